@@ -1,0 +1,32 @@
+# Every target does its own set-up: a fresh machine needs python3 (3.11 or newer), make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: train test test-slow bench lint clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $(READY)
+
+train: $(READY)  ## train the float32 and the MXFP8 language model on real text
+	$(BIN)/python examples/train_lm.py --recipe mxfp8 --out runs/train_lm
+
+test: $(READY)  ## lint, types and all tests but the slow ones
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY)  ## the exhaustive float32 checks and other long tests
+	$(BIN)/python -m pytest -m slow
+
+bench: $(READY)  ## ratios against x + 0, the float model and the peers that are installed
+	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
+
+lint: $(READY)
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; $(BIN)/pyright
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,1 @@
+"""Low-precision numerics for JAX: formats, casts, contractions and recipes."""

@@ -1,0 +1,1 @@
+"""Scaling laws of precision, fitted from results tables."""
