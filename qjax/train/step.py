@@ -1,0 +1,164 @@
+"""One training step: task, optimizer and recipe bound into a pure function of state and batch.
+
+The loop that repeats it, and anything on the host, is `qjax.train.loop`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from qjax._typing import Array, DTypeLike, Key, PyTree
+from qjax.train.gradients import narrow, value_and_gradient
+from qjax.train.loss_scale import LossScale
+from qjax.train.state import State
+from qjax.train.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """How one step is taken. Calling it maps (state, batch) to (state, metrics).
+
+    Attributes:
+      task: What is trained.
+      optimizer: An optax transformation.
+      recipe: Applied to the task's model in every step; None leaves the model as it is.
+      accumulate: Parts a batch is split into, one after the other, their gradients averaged.
+      clip: Largest global norm of the gradient; None does not clip.
+      compute_dtype: Floating-point dtype the model sees its parameters in; the optimizer
+        keeps the masters in their own. None: no cast.
+      loss_scale: Factor on the loss for narrow-range formats; None: 1.
+      ema: Decay of a moving average of the parameters, in (0, 1), used by `evaluate`; None: none.
+      remat: A policy of `jax.checkpoint_policies`: what the forward pass keeps.
+    """
+
+    task: Task
+    optimizer: optax.GradientTransformation
+    recipe: Any = None
+    accumulate: int = 1
+    clip: float | None = None
+    compute_dtype: DTypeLike | None = None
+    loss_scale: LossScale | None = None
+    ema: float | None = None
+    remat: Callable[..., bool] | None = None
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"`accumulate` must be at least 1, but is {self.accumulate}. Give 1.")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"`clip` must be positive, but is {self.clip}. Give None not to clip.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"`ema` must lie in (0, 1), but is {self.ema}. Try 0.999.")
+
+    def init(self, key: Key, batch: PyTree) -> State:
+        """Returns the state before the first step; `batch` only gives shapes and dtypes."""
+
+        def build(key: Key) -> State:
+            for_params, for_steps = jax.random.split(key)
+            params, variables = self.task.init(for_params, batch)
+            return State(
+                step=jnp.zeros((), jnp.int32),
+                params=params,
+                opt_state=self.optimizer.init(params),
+                key=for_steps,
+                variables=variables,
+                loss_scale=None if self.loss_scale is None else self.loss_scale.init(),
+                average=None if self.ema is None else narrow(params, jnp.float32),
+            )
+
+        return jax.jit(build)(key)
+
+    def __call__(self, state: State, batch: PyTree) -> tuple[State, dict[str, Array]]:
+        """Takes one step.
+
+        Args:
+          state: The run so far; read, not changed.
+          batch: Pytree of arrays whose first axis is the batch.
+
+        Returns:
+          The next state, and scalars by name: `loss`, `grad_norm` (before clipping) and the
+          task's own metrics.
+        """
+        scale = None if self.loss_scale is None else self.loss_scale.value(state.loss_scale)
+        result, grads = value_and_gradient(
+            self.task,
+            state.params,
+            state.variables,
+            batch,
+            key=jax.random.fold_in(state.key, state.step),
+            recipe=self.recipe,
+            scale=scale,
+            accumulate=self.accumulate,
+            compute_dtype=self.compute_dtype,
+            remat=self.remat,
+        )
+        norm = global_norm(grads)
+        if self.clip is not None:
+            grads = clip_by(grads, norm, self.clip)
+        # optax mixes integer counts with floats, which strict promotions refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        following = state.replace(
+            step=state.step + 1,
+            params=apply_updates(state.params, updates),
+            opt_state=opt_state,
+            variables=result.variables,
+        )
+        following = self._averaged(self._scaled(state, following, jnp.isfinite(norm)))
+        return following, {"loss": result.loss, "grad_norm": norm, **result.metrics}
+
+    def evaluate(self, state: State, batch: PyTree, key: Key) -> Array:
+        """Returns the loss of a batch, float32 scalar, using averaged parameters if there are."""
+        params = state.params if state.average is None else state.average
+        params = narrow(params, self.compute_dtype)
+        return self.task.loss(
+            params, state.variables, batch, key=key, recipe=self.recipe, mode="evaluate"
+        ).loss
+
+    def _scaled(self, before: State, after: State, finite: Array) -> State:
+        """Moves the loss scale on; where it says so, an overflowing step leaves no trace."""
+        if self.loss_scale is None:
+            return after
+        if self.loss_scale.skips:
+            kept = (before.params, before.opt_state, before.variables)
+            new = (after.params, after.opt_state, after.variables)
+            chosen = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
+            after = after.replace(params=chosen[0], opt_state=chosen[1], variables=chosen[2])
+        return after.replace(loss_scale=self.loss_scale.update(before.loss_scale, finite))
+
+    def _averaged(self, state: State) -> State:
+        if self.ema is None:
+            return state
+        # The first steps are averaged over less, or the initial parameters would linger.
+        taken = state.step.astype(jnp.float32)
+        decay = jnp.minimum(self.ema, (1 + taken) / (10 + taken))
+        average = jax.tree.map(
+            lambda a, p: a * decay + p.astype(jnp.float32) * (1 - decay),
+            state.average,
+            state.params,
+        )
+        return state.replace(average=average)
+
+
+def global_norm(tree: PyTree) -> Array:
+    """Euclidean norm over all leaves, float32."""
+    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares, jnp.float32(0)))
+
+
+def clip_by(tree: PyTree, norm: Array, largest: float) -> PyTree:
+    """Scales `tree` so that its global norm, given as `norm`, is at most `largest`."""
+    factor = jnp.minimum(1.0, largest / jnp.maximum(norm, 1e-30))
+    return jax.tree.map(lambda g: g * factor.astype(g.dtype), tree)
+
+
+def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
+    """Adds `updates` to `params` in float32; each parameter keeps its dtype."""
+    return jax.tree.map(
+        lambda p, u: (p.astype(jnp.float32) + u.astype(jnp.float32)).astype(p.dtype),
+        params,
+        updates,
+    )

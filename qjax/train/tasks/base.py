@@ -1,0 +1,104 @@
+"""The interface between a model and the training loop: how to start it, and its loss on one batch.
+
+A task is pure and holds no arrays of its own. It is not where a model is quantized: a model
+arrives quantized, or the task is given `qjax.quantize` to apply the recipe of each step.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from qjax._typing import Array, Key, PyTree
+
+Mode: TypeAlias = Literal["train", "evaluate"]
+Quantize: TypeAlias = Callable[[Any, Any], Any]
+
+
+class Outcome(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes:
+      loss: Scalar, float32; in nats for `cross_entropy`.
+      metrics: Scalars by name, reported beside the loss.
+      variables: The model's other variables (batch statistics, quantizer state) after the pass.
+    """
+
+    loss: Array
+    metrics: dict[str, Array]
+    variables: PyTree
+
+
+class Task(abc.ABC):
+    """A model and its loss, as two pure functions."""
+
+    @abc.abstractmethod
+    def init(self, key: Key, batch: PyTree) -> tuple[PyTree, PyTree]:
+        """Returns fresh parameters and other variables; `batch` only gives shapes."""
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        params: PyTree,
+        variables: PyTree,
+        batch: PyTree,
+        *,
+        key: Key,
+        recipe: Any = None,
+        mode: Mode = "train",
+    ) -> Outcome:
+        """Returns the loss of one batch, under `recipe` when one is given."""
+
+
+def quantized(model: Any, quantize: Quantize | None, recipe: Any) -> Any:
+    """Returns `model` under `recipe`, or `model` itself when there is none.
+
+    Raises:
+      ValueError: If there is a recipe and no `quantize` to apply it with.
+    """
+    if recipe is None:
+        return model
+    if quantize is None:
+        raise ValueError(
+            "A step with a `recipe` or schedule applies it to the task's model at every step, but "
+            "this task has no `quantize`. Build the task with `quantize=qjax.quantize`, or "
+            "quantize the model beforehand and leave the step's `recipe` out."
+        )
+    return quantize(model, recipe)
+
+
+def outcome(value: Any, variables: PyTree) -> Outcome:
+    """Reads what a user's loss returned: a scalar, or a scalar and a dict of metrics.
+
+    Raises:
+      TypeError: If it is neither.
+    """
+    loss, metrics = value if isinstance(value, tuple) else (value, {})
+    if jnp.shape(loss) != ():
+        raise TypeError(
+            f"The loss must be a scalar (or a scalar and a dict of metrics), but its shape is "
+            f"{jnp.shape(loss)}. Take the mean over the batch."
+        )
+    return Outcome(jnp.asarray(loss, jnp.float32), dict(metrics), variables)
+
+
+def cross_entropy(logits: Array, batch: dict[str, Array]) -> Array:
+    """Mean cross-entropy of next-token (or class) predictions.
+
+    Args:
+      logits: [..., V] unnormalized log-probabilities; the arithmetic is done in float32.
+      batch: Holds `targets`, [...] integers in [0, V).
+
+    Returns:
+      Scalar float32, nats per target.
+    """
+    logits = logits.astype(jnp.float32)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
+
+
+def streams(key: Key, names: tuple[str, ...]) -> dict[str, Key]:
+    """Keys for a model's named random streams: the first gets `key`, the others folds of it."""
+    return {name: key if i == 0 else jax.random.fold_in(key, i) for i, name in enumerate(names)}
