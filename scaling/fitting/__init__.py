@@ -1,0 +1,1 @@
+"""Fitting: coordinates, objectives, seeds, polish and the door ``fit``."""

@@ -1,0 +1,277 @@
+"""Judges a design before it is fitted: levels, ranges, collinearity, repeats, units, schedules.
+
+What a table cannot tell apart no optimizer can; these checks say so first, in sentences. The
+identifiability of single parameters comes from the Jacobian at the best seed, before any polish.
+"""
+
+import numpy as np
+
+from scaling.findings import Finding
+from scaling.fitting.coordinates import Coordinates
+from scaling.fitting.objectives import Objective
+from scaling.fitting.seeding import seeds
+from scaling.laws import Law, get
+from scaling.tables.dataset import Dataset
+from scaling.uncertainty.covariance import covariance
+
+#: Variance inflation above which a predictor is called collinear with the others.
+_INFLATION = 8.0
+#: Condition number of the scaled Jacobian above which parameters are called not identified.
+CONDITION = 1e4
+#: Condition number above which two columns of the Jacobian count as equal.
+_SINGULAR = 1e8
+#: Smallest plausible value of predictors that people write in thousands, millions or billions.
+_PLAUSIBLE = {"N": 1e4, "D": 1e5, "C": 1e10}
+
+
+def check(ds: Dataset, law: str | Law) -> list[Finding]:
+    """Judges the table for a law.
+
+    Args:
+        ds: the table.
+        law: the law, or its name.
+
+    Returns:
+        Findings, worst first; an empty list where nothing is wrong.
+
+    Raises:
+        ValueError: a column of the law is missing, or a row has no value.
+    """
+    law = get(law)
+    ds = ds.complete(law)
+    law = law.bind(law, ds.predictors(law)) if law.bind else law
+    found = levels(ds, law) + collinearity(ds, law) + repeats(ds, law)
+    found += units(ds, law) + schedules(ds)
+    if law.target == "delta":
+        found += deltas(ds)
+    if not any(f.severity == "error" for f in found):
+        found += identifiability(ds, law)
+    return sorted(found, key=lambda f: ("error", "warning", "info").index(f.severity))
+
+
+def axes(ds: Dataset, law: Law) -> dict[str, np.ndarray]:
+    """Returns the numeric predictors on the scales on which laws see them."""
+    out = {}
+    for name, values in ds.predictors(law).items():
+        if name in law.labels:
+            continue
+        if name in ("E", "M"):
+            values = values + 0.5
+        out[name] = values if name in ("S",) else np.log(np.maximum(values, 1e-300))
+    return out
+
+
+def levels(ds: Dataset, law: Law) -> list[Finding]:
+    """Finds predictors with too few distinct values for the parameters that act on them."""
+    found = []
+    shifted = {
+        name
+        for name in law.predictors
+        for p in law.params
+        if p.fixed is None and p.name in (f"n_{name.removeprefix('P_')}", "n") and name[0] == "P"
+        and len(law.params) > 5
+    }  # fmt: skip
+    for name, values in axes(ds, law).items():
+        count = len(np.unique(np.round(values, 6)))
+        need = 4 if name in shifted else 3
+        if count >= need:
+            continue
+        found.append(
+            Finding(
+                code="too_few_levels",
+                severity="warning",
+                message=f"{name} takes {count} distinct value(s), and {need} are needed to see the "
+                "shape of its effect; add runs, or choose a law without it.",
+                details={"predictor": name, "levels": count, "needed": need},
+            )
+        )
+    return found
+
+
+def constants(ds: Dataset, coords: Coordinates, objective: Objective) -> list[Finding]:
+    """Finds predictors that never vary although a fitted parameter needs them to.
+
+    A constant predictor is harmless where its effect is only a factor (one block size for Sun's
+    law); it is fatal where two columns of the Jacobian become equal.
+    """
+    still = [n for n, v in axes(ds, coords.law).items() if np.ptp(v) < 1e-9]
+    if not still:
+        return []
+    starts = seeds(coords, objective, 1)
+    if starts and covariance(coords, objective, starts[0]).condition < _SINGULAR:
+        return []
+    values = ", ".join(f"{n} is {ds[n][0]:g} in every row" for n in still)
+    return [
+        Finding(
+            code="too_few_levels",
+            severity="error",
+            message=f"{values}, so law {coords.law.name!r} cannot be fitted: it needs "
+            f"{', '.join(still)} to vary. Add runs, fix parameters, or choose a law without it.",
+            details={"predictors": still},
+        )
+    ]
+
+
+def collinearity(ds: Dataset, law: Law) -> list[Finding]:
+    """Finds predictors that the other predictors explain almost entirely."""
+    columns = {k: v for k, v in axes(ds, law).items() if np.ptp(v) > 1e-9}
+    names = list(columns)
+    if len(names) < 2 or len(ds) <= len(names) + 1:
+        return []
+    design = np.stack([columns[n] for n in names], -1)
+    design = (design - design.mean(0)) / design.std(0)
+    found = []
+    for j, name in enumerate(names):
+        others = np.delete(design, j, axis=1)
+        fitted = others @ np.linalg.lstsq(others, design[:, j], rcond=None)[0]
+        unexplained = float(((design[:, j] - fitted) ** 2).mean())
+        if unexplained * _INFLATION < 1:
+            found.append((name, 1 / max(unexplained, 1e-12)))
+    if not found:
+        return []
+    worst = ", ".join(f"{name} ({inflation:.3g})" for name, inflation in found)
+    return [
+        Finding(
+            code="collinear_design",
+            severity="warning",
+            message=f"Predictors move together (variance inflation: {worst}); their exponents will "
+            "have wide intervals. Add runs that break the pattern, such as other D at equal N.",
+            details={"inflation": dict(found)},
+        )
+    ]
+
+
+def repeats(ds: Dataset, law: Law) -> list[Finding]:
+    """Finds rows that agree in every predictor and in the target."""
+    columns = [*ds.predictors(law).values(), ds.target(law)]
+    keys = list(zip(*[c.tolist() for c in columns]))
+    first: dict[tuple, int] = {}
+    pairs = []
+    for i, key in enumerate(keys):
+        if key in first:
+            pairs.append((int(ds.lines[first[key]]), int(ds.lines[i])))
+        first.setdefault(key, i)
+    if not pairs:
+        return []
+    shown = ", ".join(f"{a} and {b}" for a, b in pairs[:5])
+    return [
+        Finding(
+            code="duplicates",
+            severity="warning",
+            message=f"{len(pairs)} row(s) repeat another exactly (lines {shown}); repeats narrow "
+            "every interval without adding knowledge. Remove them if they are not real reruns.",
+            details={"lines": pairs},
+        )
+    ]
+
+
+def units(ds: Dataset, law: Law) -> list[Finding]:
+    """Finds predictors that look as if they were written in thousands, millions or billions."""
+    found = []
+    for name in law.predictors:
+        smallest = _PLAUSIBLE.get(name)
+        if smallest is None:
+            continue
+        median = float(np.median(ds[name]))
+        if median < smallest:
+            found.append(
+                Finding(
+                    code="units_suspect",
+                    severity="warning",
+                    message=f"The median of {name} is {median:g}; raw counts are expected. If the "
+                    f"column is in millions, say so: map={{{name!r}: 'column:1e6'}}.",
+                    details={"predictor": name, "median": median},
+                )
+            )
+    if law.target == "loss" and float(np.median(ds["loss"])) > 15:
+        median = float(np.median(ds["loss"]))
+        found.append(
+            Finding(
+                code="units_suspect",
+                severity="warning",
+                message=f"The median loss is {median:g}; nats per token are expected. Perplexities "
+                "are exponentials of losses: take their logarithm.",
+                details={"predictor": "loss", "median": median},
+            )
+        )
+    return found
+
+
+def schedules(ds: Dataset) -> list[Finding]:
+    """Finds tables that mix schedules, or finished with unfinished runs."""
+    found = []
+    if "schedule" in ds and len(kinds := np.unique(ds["schedule"])) > 1:
+        found.append(f"schedules {', '.join(map(str, kinds))}")
+    if "final" in ds:
+        words = np.char.lower(ds["final"].astype(str))
+        unfinished = ~np.isin(words, ("true", "1", "1.0", "yes"))
+        if unfinished.any() and not unfinished.all():
+            found.append(f"{int(unfinished.sum())} checkpoint(s) that are not final")
+    if not found:
+        return []
+    return [
+        Finding(
+            code="mixed_schedules",
+            severity="warning",
+            message=f"The table mixes {' and '.join(found)}; a law describes finished runs of one "
+            "schedule. Fit them apart, or keep the final rows.",
+        )
+    ]
+
+
+def deltas(ds: Dataset) -> list[Finding]:
+    """Finds degradations that have no logarithm."""
+    values = np.asarray(ds["delta"], float)
+    bad = np.flatnonzero(values <= 0)
+    if not len(bad):
+        return []
+    lines = ", ".join(str(int(line)) for line in ds.lines[bad[:10]])
+    return [
+        Finding(
+            code="negative_delta",
+            severity="error",
+            message=f"{len(bad)} degradation(s) are not positive (lines {lines}), so their "
+            "logarithm does not exist. Model the loss itself, drop the rows with on_bad='drop', or "
+            "pass objective='l2'.",
+            details={"lines": [int(line) for line in ds.lines[bad]]},
+        )
+    ]
+
+
+def identifiability(ds: Dataset, law: Law) -> list[Finding]:
+    """Finds directions of the parameters that the rows do not determine, at the best seed."""
+    coords = Coordinates(law=law, x=ds.predictors(law), y=ds.target(law))
+    if len(ds) <= len(coords.free):
+        return [
+            Finding(
+                code="not_identified",
+                severity="error",
+                message=f"{len(ds)} rows cannot determine {len(coords.free)} parameters; "
+                "fix or tie some, add runs, or choose a smaller law.",
+                details={"rows": len(ds), "parameters": len(coords.free)},
+            )
+        ]
+    objective = Objective(name="log-l2" if (coords.y > 0).all() else "l2")
+    fatal = constants(ds, coords, objective)
+    if fatal:
+        return fatal
+    starts = seeds(coords, objective, 1)
+    if not starts:
+        return []
+    return weak_direction(coords, covariance(coords, objective, starts[0]))
+
+
+def weak_direction(coords, cov) -> list[Finding]:
+    """Finds the parameters of the least determined direction, where the Jacobian is singular."""
+    if cov.condition < CONDITION:
+        return []
+    names = [n for n, c in zip(coords.free, cov.weakest) if abs(c) > 0.3]
+    return [
+        Finding(
+            code="not_identified",
+            severity="warning",
+            message=f"The data hardly determine {', '.join(names)} separately (condition number "
+            f"{cov.condition:.2g}); fix one of them, or widen the design.",
+            details={"parameters": names, "condition": cov.condition},
+        )
+    ]

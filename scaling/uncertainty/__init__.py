@@ -1,0 +1,1 @@
+"""How sure a fit is: covariance and delta method, bootstrap, profile likelihood."""

@@ -1,0 +1,106 @@
+"""Intervals by the method that is asked for: bootstrap percentiles, delta, or profile."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scaling.uncertainty import delta
+from scaling.uncertainty.covariance import quantile_t
+
+if TYPE_CHECKING:
+    from scaling.fitting.result import FitResult
+
+METHODS = ("auto", "bootstrap", "delta", "profile")
+
+
+def choose(fit: "FitResult", method: str, level: float = 0.5) -> str:
+    """Returns the method that "auto" stands for.
+
+    Raises:
+        ValueError: the method or the level is unknown, or no bootstrap was drawn.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+    if not 0 < level < 1:
+        raise ValueError(f"An interval's level must be between 0 and 1, got {level}.")
+    if method == "auto":
+        return "bootstrap" if fit.draws is not None else "delta"
+    if method == "bootstrap" and fit.draws is None:
+        raise ValueError("No bootstrap was drawn; fit with bootstrap=1000, or ask for 'delta'.")
+    return method
+
+
+def percentiles(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the central percentiles of draws (r, ...) that hold ``level`` of them."""
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(values, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def parameter_intervals(
+    fit: "FitResult", level: float, method: str
+) -> dict[str, tuple[float, float]]:
+    """Returns an interval for every parameter; held ones have no width, tied ones share theirs."""
+    method = choose(fit, method, level)
+    if method == "bootstrap":
+        sample = fit.sample()
+        pairs = {name: percentiles(sample[name], level) for name in fit.free}
+        found = {name: (float(a), float(b)) for name, (a, b) in pairs.items()}
+    elif method == "delta":
+        found = delta.parameter_interval(fit, level)
+    else:
+        found = {}
+        for name in fit.free:
+            curve = fit.profile(name, level)
+            found[name] = (curve.lower, curve.upper)
+    followers = fit.problem.coords.followers
+    out = {}
+    for name in fit.law.names:
+        lone = (fit.params[name], fit.params[name])
+        out[name] = found.get(name, found.get(followers.get(name, ""), lone))
+    return {k: (float(a), float(b)) for k, (a, b) in out.items()}
+
+
+def standard_errors(fit: "FitResult", method: str) -> dict[str, float]:
+    """Returns standard errors of the free parameters in natural units."""
+    if choose(fit, method) == "bootstrap":
+        sample = fit.sample()
+        return {name: float(np.std(sample[name], ddof=1)) for name in fit.free}
+    error = np.sqrt(np.diag(delta.natural_covariance(fit)))
+    logs = delta.scales(fit)
+    return {
+        name: float(e * fit.params[name]) if is_log else float(e)
+        for name, is_log, e in zip(fit.free, logs, error)
+    }
+
+
+def prediction_interval(
+    fit: "FitResult", x: dict, level: float, kind: str, method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns lower and upper bounds (m,) of predictions.
+
+    Raises:
+        ValueError: the kind or the method is unknown.
+    """
+    if kind not in ("mean", "new_run"):
+        raise ValueError(f"kind must be 'mean' or 'new_run', got {kind!r}.")
+    method = choose(fit, method, level)
+    if method == "profile":
+        raise ValueError("Predictions have bootstrap and delta intervals, not profiles.")
+    on_logs = fit.problem.objective.on_logs
+    value = np.asarray(fit.law.predict(fit.params, x))
+    cov = fit.covariance
+    if method == "bootstrap":
+        sample = {k: v[:, None] for k, v in fit.sample().items()}
+        draws = np.asarray(fit.law.predict(sample, x))
+        if kind == "new_run":
+            noise = np.random.default_rng(0).normal(0, cov.scale, draws.shape)
+            draws = draws * np.exp(noise) if on_logs else draws + noise
+        return percentiles(draws, level)
+    error = delta.prediction_errors(fit, x)
+    if kind == "new_run":
+        error = np.hypot(error, cov.scale)
+    half = quantile_t(level, cov.dof) * error
+    if on_logs:
+        return value * np.exp(-half), value * np.exp(half)
+    return value - half, value + half

@@ -1,0 +1,82 @@
+"""Epoch's Chinchilla points: the exact optimum, and how a fit finds it."""
+
+import numpy as np
+import pytest
+
+from scaling import fit
+
+OPTIMUM = {
+    "A": 477.82586648817204,
+    "B": 2143.4173664816917,
+    "E": 1.8172180988593454,
+    "alpha": 0.34731049867002495,
+    "beta": 0.36717243270046884,
+}
+OBJECTIVE = 0.0010182740178006008
+
+
+def test_the_exact_optimum_is_found(epoch):
+    assert len(epoch) == 240
+    result = fit(epoch, "chinchilla")
+    assert result.objective == pytest.approx(OBJECTIVE, rel=1e-8)
+    assert result.params == pytest.approx(OPTIMUM, rel=1e-4)
+    assert result.converged
+    assert result.agreeing == len(result.starts) == 5
+
+
+def test_published_coefficients_are_near_but_not_the_minimum(epoch):
+    result = fit(epoch, "chinchilla")
+    published = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
+    prediction = result.law.predict(published, epoch.predictors(result.law))
+    objective = result.problem.objective
+    there = objective.value(objective.residual(prediction, epoch["loss"]))
+    assert there == pytest.approx(0.0010228, abs=1e-7)
+    assert there > result.objective
+    assert result.params["A"] == pytest.approx(published["A"], rel=0.02)
+    assert result.params["B"] == pytest.approx(published["B"], rel=0.05)
+    assert result.params["E"] == pytest.approx(published["E"], abs=1e-3)
+    assert result.params["alpha"] == pytest.approx(published["alpha"], abs=1e-3)
+    assert result.params["beta"] == pytest.approx(published["beta"], abs=2e-3)
+
+
+def test_bootstrap_errors_are_those_of_the_replication(epoch):
+    result = fit(epoch, "chinchilla", bootstrap=500, seed=0)
+    errors = result.errors("bootstrap")
+    assert errors["E"] == pytest.approx(0.0256, rel=0.2)
+    assert errors["alpha"] == pytest.approx(0.0148, rel=0.2)
+    assert errors["beta"] == pytest.approx(0.0212, rel=0.2)
+    # The amplitudes have heavy tails, so that their standard deviation is itself uncertain.
+    assert errors["A"] == pytest.approx(124.5, rel=0.4)
+    assert errors["B"] == pytest.approx(1293, rel=0.4)
+    draws = result.sample()
+    share = draws["beta"] / (draws["alpha"] + draws["beta"])
+    assert share.std() == pytest.approx(0.020, rel=0.2)
+
+
+def test_outliers_that_move_the_answer_are_reported(epoch, data):
+    from scaling import Dataset
+
+    everything = fit(Dataset.read_csv(data("chinchilla_epoch/runs.csv")), "chinchilla")
+    assert everything.params["B"] == pytest.approx(12846, rel=0.02)
+    assert everything.params["beta"] == pytest.approx(0.453, abs=2e-3)
+    assert everything.params["E"] == pytest.approx(1.891, abs=2e-3)
+    found = {w.code: w for w in everything.warnings}
+    lines = found["outliers"].details["lines"]
+    worst = np.argsort(-np.abs(everything.residuals))[:3]
+    assert [int(everything.problem.ds.lines[i]) for i in worst] == lines[:3]
+
+
+def test_robust_and_least_squares_estimates_disagree_and_it_is_said(epoch):
+    result = fit(epoch, "chinchilla")
+    codes = {w.code for w in result.warnings}
+    assert "objective_disagreement" in codes
+
+
+@pytest.mark.parametrize(
+    ("delta", "alpha", "beta"),
+    [(1e-4, 0.3473, 0.3654), (1e-2, 0.3544, 0.3815), (0.1, 0.3603, 0.4059)],
+)
+def test_the_threshold_decides_as_measured(epoch, delta, alpha, beta):
+    result = fit(epoch, "chinchilla", delta=delta)
+    assert result.params["alpha"] == pytest.approx(alpha, abs=7e-4)
+    assert result.params["beta"] == pytest.approx(beta, abs=2e-3)
