@@ -1,0 +1,91 @@
+"""The stored thing: codes, scales, and the type that says how to read them."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from qjax import casting
+from qjax._typing import Array, DTypeLike, Shape
+from qjax.formats import PowerOfTwo
+from qjax.qtypes import QType
+from qjax.tiling import Layout
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QTensor:
+    """A quantized tensor: `(qvalue - zero_point) * scale`, read through its formats.
+
+    Attributes:
+      qvalue: Codes in the shape of the tensor, as an array of `qtype.format.storage`.
+      scale: The quantized scales, one per tile, or None.
+      zero_point: The quantized zero points, or None.
+      qtype: What is stored.
+      layout: Where the tiles lie.
+      dtype: The dtype that `decode` returns by default.
+    """
+
+    qvalue: Array
+    scale: "QTensor | None"
+    zero_point: "QTensor | None"
+    qtype: QType = dataclasses.field(metadata={"static": True})
+    layout: Layout = dataclasses.field(metadata={"static": True})
+    dtype: str = dataclasses.field(default="float32", metadata={"static": True})
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the tensor."""
+        return self.layout.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def decode(self, dtype: DTypeLike | None = None) -> Array:
+        """Returns the values: products with the scale in float32, one conversion to `dtype`.
+
+        Args:
+          dtype: Of the result; that of the encoded array by default.
+
+        Raises:
+          ValueError: If the codes have other axes than the layout, as after `jax.vmap`.
+        """
+        if self.qvalue.shape != self.shape:
+            raise ValueError(
+                f"`decode` was asked of codes of shape {self.qvalue.shape}, but the layout is of "
+                f"shape {self.shape}. Decode inside `jax.vmap`, where the batch was encoded."
+            )
+        return _decode(self, jnp.dtype(self.dtype if dtype is None else dtype))
+
+    def _values(self) -> Array:
+        values = self.qtype.format.load(self.qvalue)
+        if self.scale is None:
+            return values
+        return self.layout.join(self._scaled(self.layout.split(values), self.scale))
+
+    def _scaled(self, view: Array, scale: "QTensor") -> Array:
+        factor = self.layout.spread(scale._values())
+        format = scale.qtype.format
+        if not isinstance(format, PowerOfTwo) or scale.scale is not None:
+            return view * factor
+        codes = self.layout.spread(scale.qvalue).astype(jnp.int32)
+        product = casting.times_power(view, codes - format.bias)
+        return jnp.where(jnp.isnan(factor), factor, product) if format.nan else product
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(n) for n in self.shape) or "scalar"
+        return f"QTensor({self.qtype.name}, {shape}, {self.dtype})"
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _decode(tensor: QTensor, dtype: Any) -> Array:
+    return tensor._values().astype(dtype)
+
+
+def plain(values: Any, qtype: QType, layout: Layout, dtype: str = "float32") -> QTensor:
+    """Returns a tensor without scale whose `values` are on the grid of its format."""
+    return QTensor(qtype.format.store(values), None, None, qtype, layout, dtype)

@@ -1,0 +1,145 @@
+"""What is stored: a format, the tiles that share a scale, and the type of that scale.
+
+`QType` is to `Quantizer` what a dtype is to `astype`. How scales are found is not here
+(`qjax.calibration`), nor is rounding.
+"""
+
+import dataclasses
+import difflib
+import re
+from typing import Any
+
+import jax
+
+from qjax import formats
+from qjax.formats import Fixed, Format
+from qjax.tiling import Tile
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QType:
+    """The type of a quantized tensor. A scale is itself a quantized tensor, so this recurses.
+
+    Attributes:
+      format: The format of the elements.
+      tile: The elements that share one scale.
+      scale: The type of the scale, or None for none. Its own tile runs over the array of scales.
+      zero: The type of the zero point, or None for none.
+    """
+
+    format: Format
+    tile: Tile = dataclasses.field(default=Tile(), metadata={"static": True})
+    scale: "QType | None" = None
+    zero: "QType | None" = None
+
+    @property
+    def bits_per_element(self) -> Any:
+        """Bits of one element with its share of scales; a whole extent counts as endless."""
+        shared = sum(part.bits_per_element for part in (self.scale, self.zero) if part is not None)
+        return self.format.width + shared / self.tile.elements
+
+    @property
+    def name(self) -> str:
+        """The catalogue's name where there is one, else format, scale and tile."""
+        for name, qtype in NAMED.items():
+            if qtype == self:
+                return name
+        if self.scale is None:
+            return self.format.name
+        if self == block_float(self.format.width):
+            return f"bfp{self.format.width}"
+        extents = "x".join(
+            "all" if e is None else str(e) for e in (self.tile.contract, self.tile.keep)
+        )
+        return f"{self.format.name}:{self.scale.name}[{extents}]"
+
+
+MX_TILE = Tile(32, 1)
+E8M0 = QType(formats.E8M0FNU)
+FLOAT32_SCALE = QType(formats.FLOAT32)
+
+MXFP8 = QType(formats.E4M3FN, MX_TILE, E8M0)
+MXFP8_E5M2 = QType(formats.E5M2, MX_TILE, E8M0)
+MXFP6_E3M2 = QType(formats.E3M2FN, MX_TILE, E8M0)
+MXFP6_E2M3 = QType(formats.E2M3FN, MX_TILE, E8M0)
+MXFP4 = QType(formats.E2M1FN, MX_TILE, E8M0)
+MXINT8 = QType(formats.MXINT8_ELEMENT, MX_TILE, E8M0)
+NVFP4 = QType(formats.E2M1FN, Tile(16, 1), QType(formats.E4M3FN, Tile(), FLOAT32_SCALE))
+INT8_CHANNEL = QType(formats.INT8, Tile(None, 1), FLOAT32_SCALE)
+INT8_TENSOR = QType(formats.INT8, Tile(), FLOAT32_SCALE)
+INT4_CHANNEL = QType(formats.INT4, Tile(None, 1), FLOAT32_SCALE)
+E4M3FN_TENSOR = QType(formats.E4M3FN, Tile(), FLOAT32_SCALE)
+E5M2_TENSOR = QType(formats.E5M2, Tile(), FLOAT32_SCALE)
+E4M3FN_CHANNEL = QType(formats.E4M3FN, Tile(None, 1), FLOAT32_SCALE)
+
+NAMED: dict[str, QType] = {
+    "mxfp8": MXFP8,
+    "mxfp8_e5m2": MXFP8_E5M2,
+    "mxfp6_e3m2": MXFP6_E3M2,
+    "mxfp6_e2m3": MXFP6_E2M3,
+    "mxfp4": MXFP4,
+    "mxint8": MXINT8,
+    "nvfp4": NVFP4,
+    "int8_channel": INT8_CHANNEL,
+    "int8_tensor": INT8_TENSOR,
+    "int4_channel": INT4_CHANNEL,
+    "e4m3fn_tensor": E4M3FN_TENSOR,
+    "e5m2_tensor": E5M2_TENSOR,
+    "e4m3fn_channel": E4M3FN_CHANNEL,
+}
+ALIASES = {"mxfp8_e4m3": "mxfp8"}
+
+
+def block_float(bits: int, block: int = 64) -> QType:
+    """Returns block floating point: mantissas of `bits` bits with one shared power of two.
+
+    The mantissas are fractions below one, sign included in `bits` (HBFP, Drumond et al. 2018;
+    blocks of 64 as in Harma et al., "Accuracy Booster", 2022).
+    """
+    return QType(Fixed(0, bits - 1), Tile(block, 1), E8M0)
+
+
+def parse(name: str) -> QType:
+    """Returns the type that `name` stands for; a format's name gives a type without scale.
+
+    Raises:
+      ValueError: If no type and no format has that name; the message lists near names.
+    """
+    text = ALIASES.get(name.strip().lower(), name.strip().lower())
+    if text in NAMED:
+        return NAMED[text]
+    if match := re.fullmatch(r"bfp(\d+)", text):
+        if not 2 <= int(match[1]) <= 24:
+            raise ValueError(
+                f"The name {name!r} asks for mantissas of {match[1]} bits, sign included. "
+                "Give 2 to 24 bits, for instance 'bfp8'."
+            )
+        return block_float(int(match[1]))
+    try:
+        return QType(formats.parse(name))
+    except ValueError as error:
+        if "two readings" in str(error) or "was asked" in str(error) or "takes" in str(error):
+            raise
+    known = [*NAMED, *formats.NAMED, "bfp4", "bfp6", "bfp8"]
+    near = difflib.get_close_matches(text, known, n=4, cutoff=0.4)
+    hint = f"Near names: {', '.join(near)}." if near else f"Names: {', '.join(known)}."
+    raise ValueError(f"No number type has the name {name!r}. {hint}")
+
+
+def normalize(type: "QType | Format | str", argument: str = "type") -> QType:
+    """Returns the QType that a QType, a Format or a name stands for.
+
+    Raises:
+      TypeError: If `type` is none of these.
+    """
+    if isinstance(type, QType):
+        return type
+    if isinstance(type, Format):
+        return QType(type)
+    if isinstance(type, str):
+        return parse(type)
+    raise TypeError(
+        f"`{argument}` must be a QType, a Format or a name, but is {type!r}. "
+        "Write for instance 'mxfp8', qtypes.MXFP8 or formats.E4M3FN."
+    )

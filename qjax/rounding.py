@@ -1,0 +1,120 @@
+"""How a number between two neighbours chooses one: rules on the unit grid.
+
+A rule sees magnitudes in units of the spacing at hand and returns whole numbers; `qjax.casting`
+finds the spacing and keeps the sign. Noise is an argument, made by `noise` from a key and the
+element's index, so that it depends neither on sharding nor on call order.
+"""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from qjax._typing import Array, Key
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounding(abc.ABC):
+    """A rule that takes magnitudes to whole numbers."""
+
+    stochastic: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def __call__(self, units: Array, negative: Array, noise: Array | None) -> Array:
+        """Returns `units` rounded to whole numbers.
+
+        Args:
+          units: Non-negative float32 magnitudes below 2**24.
+          negative: Whether each element is negative.
+          noise: Random 32-bit words as uint32 where the rule is stochastic, else None.
+        """
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class NearestEven(Rounding):
+    """Rounds to the nearest, ties to the even neighbour (IEEE 754's default)."""
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        return lax.round(units, lax.RoundingMethod.TO_NEAREST_EVEN)
+
+
+NEAREST_EVEN = NearestEven()
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Stochastic(Rounding):
+    """Rounds up with the probability of the fraction, so that the mean is exact.
+
+    Attributes:
+      bits: Random bits per element, 1 to 24; None for 24. With few bits the probability is the
+        fraction rounded to a multiple of `2**-bits`.
+    """
+
+    bits: int | None = None
+    stochastic: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.bits is not None and not 1 <= self.bits <= 24:
+            raise ValueError(
+                f"`Stochastic` was asked for bits={self.bits}. Give 1 to 24, or None for 24."
+            )
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        assert noise is not None
+        bits = 24 if self.bits is None else self.bits
+        draw = (noise >> (32 - bits)).astype(jnp.int32).astype(jnp.float32)
+        below = jnp.floor(units)
+        # With few bits the draws sit at the middle of their intervals: no bias towards zero.
+        draw = (draw + (0.0 if bits == 24 else 0.5)) * jnp.float32(2.0**-bits)
+        return below + (units - below > draw).astype(jnp.float32)
+
+
+def key_words(key: Key) -> tuple[Array, Array]:
+    """Returns two well mixed uint32 words of a typed or raw key.
+
+    Raises:
+      TypeError: If `key` is no JAX key.
+    """
+    if not isinstance(key, jax.Array):
+        raise TypeError(
+            f"`key` must be a JAX key, but is {key!r}. Make one with `jax.random.key(seed)`."
+        )
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    if data.dtype != jnp.uint32 or data.ndim != 1 or data.shape[0] < 2:
+        raise TypeError(
+            f"`key` must be one JAX key, but has dtype {key.dtype} and shape {key.shape}. "
+            "Make one with `jax.random.key(seed)`; use `jax.vmap` for several."
+        )
+    a, b = _mix(data[0] + jnp.uint32(0x9E3779B9)), _mix(data[1] ^ jnp.uint32(0x85EBCA6B))
+    for word in [data[i] for i in range(2, data.shape[0])]:
+        a, b = b, _mix(a ^ _mix(word))
+    return _mix(a ^ (b * jnp.uint32(0xC2B2AE35))), _mix(b + (a ^ jnp.uint32(0x27D4EB2F)))
+
+
+def noise(key: Key, index: Array) -> Array:
+    """Returns one random uint32 word per element: a hash of the key and the element's index.
+
+    Two multiply-xorshift rounds ("lowbias32" by C. Wellons), one key word before and one between
+    them, so that the streams of two keys are neither shifted nor permuted copies of each other.
+
+    Args:
+      key: Typed or raw JAX key.
+      index: uint32 indices of elements.
+    """
+    first, second = key_words(key)
+    word = index ^ first
+    word = (word ^ (word >> 16)) * jnp.uint32(0x7FEB352D)
+    word = word + second
+    word = (word ^ (word >> 15)) * jnp.uint32(0x846CA68B)
+    return word ^ (word >> 16)
+
+
+def _mix(word: Any) -> Array:
+    word = (word ^ (word >> 16)) * jnp.uint32(0x7FEB352D)
+    word = (word ^ (word >> 15)) * jnp.uint32(0x846CA68B)
+    return word ^ (word >> 16)

@@ -1,0 +1,227 @@
+"""Tiles that share a scale: the only place that splits arrays into them.
+
+A `Tile` is relative to a use: how far one scale reaches along the axes that a dot product sums
+over and along the others. `resolve` turns it, for one shape, into a `Layout`, which splits an
+array into tiles by reshaping (it transposes only where several axes must be flattened that do not
+divide into tiles one by one) and joins it again.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from qjax._typing import Array, Axes, Shape
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """How far one scale reaches along contracted and kept axes; None is the whole extent.
+
+    Attributes:
+      contract: Elements along the contracted axes, flattened in order.
+      keep: Elements along the kept axes, flattened in order.
+    """
+
+    contract: int | None = None
+    keep: int | None = None
+
+    def __post_init__(self):
+        for name in ("contract", "keep"):
+            extent = getattr(self, name)
+            if extent is not None and (not isinstance(extent, int) or extent < 1):
+                raise ValueError(
+                    f"`Tile` was asked for {name}={extent!r}. "
+                    "Give a whole number of elements, at least 1, or None for the whole extent."
+                )
+
+    @property
+    def elements(self) -> float:
+        """Elements that share a scale; infinity where an extent is whole."""
+        extents = (self.contract, self.keep)
+        return math.inf if None in extents else float(math.prod(e for e in extents if e))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the tiles of one array lie.
+
+    Attributes:
+      shape: Shape of the array.
+      order: Transposition before merging (the identity in nearly all uses).
+      merged: Shape after flattening groups of axes.
+      tiles: Tile extent along each merged axis.
+      contract: The merged axes that a dot product sums over.
+      batch: The merged batch axes.
+    """
+
+    shape: Shape
+    order: tuple[int, ...]
+    merged: Shape
+    tiles: Shape
+    contract: tuple[int, ...] = ()
+    batch: tuple[int, ...] = ()
+
+    @property
+    def scale_shape(self) -> Shape:
+        """Number of tiles along each merged axis: the shape of the scales."""
+        return tuple(-(-n // t) if n else 0 for n, t in zip(self.merged, self.tiles))
+
+    @property
+    def view_shape(self) -> Shape:
+        """Shape of the split array."""
+        return tuple(size for size, _ in self._parts)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of the split array that lie within a tile."""
+        return tuple(i for i, (_, inside) in enumerate(self._parts) if inside)
+
+    @property
+    def _parts(self) -> list[tuple[int, bool]]:
+        parts = []
+        for n, t in zip(self.merged, self.tiles):
+            if t == 1:
+                parts += [(n, False)]
+            elif t >= n:
+                parts += [(n, True)]
+            else:
+                parts += [(-(-n // t), False), (t, True)]
+        return parts
+
+    @property
+    def padding(self) -> list[tuple[int, int]]:
+        """Zeros that complete the last tile along each merged axis."""
+        return [(0, -n % t if t < n else 0) for n, t in zip(self.merged, self.tiles)]
+
+    def split(self, x: Array) -> Array:
+        """Returns `x` with tiles split off, a short last tile padded with zeros."""
+        if self.order != tuple(range(x.ndim)):
+            x = x.transpose(self.order)
+        x = x.reshape(self.merged)
+        if any(after for _, after in self.padding):
+            x = jnp.pad(x, self.padding)
+        return x.reshape(self.view_shape)
+
+    def join(self, view: Array) -> Array:
+        """Returns the array that was split."""
+        padded = tuple(n + after for n, (_, after) in zip(self.merged, self.padding))
+        x = view.reshape(padded)
+        if padded != self.merged:
+            x = x[tuple(slice(0, n) for n in self.merged)]
+        x = x.reshape(tuple(self.shape[axis] for axis in self.order))
+        if self.order != tuple(range(x.ndim)):
+            x = x.transpose(tuple(self.order.index(axis) for axis in range(x.ndim)))
+        return x
+
+    def spread(self, scale: Array) -> Array:
+        """Returns scales (one per tile) in a shape that broadcasts against the split array."""
+        sizes = []
+        for n, t, count in zip(self.merged, self.tiles, self.scale_shape):
+            sizes += [n] if t == 1 else [count] if t >= n else [count, 1]
+        return scale.reshape(tuple(sizes))
+
+    def gather(self, reduced: Array) -> Array:
+        """Returns per-tile numbers, reduced with kept dimensions, in `scale_shape`."""
+        return reduced.reshape(self.scale_shape)
+
+    def index(self) -> Array:
+        """Returns the row-major index of every element of the split array, as uint32."""
+        count = math.prod(self.shape)
+        return self.split(jax.lax.iota(jnp.uint32, count).reshape(self.shape))
+
+
+def normalize(axes: Axes, rank: int, argument: str) -> tuple[int, ...]:
+    """Returns non-negative axes.
+
+    Raises:
+      ValueError: If an axis is out of range or repeated.
+    """
+    result = []
+    for axis in axes:
+        if not -rank <= axis < rank:
+            raise ValueError(
+                f"`{argument}` names axis {axis}, but the array has {rank} dimension(s). "
+                f"Give axes from {-rank} to {rank - 1}."
+            )
+        result.append(axis % rank)
+    if len(set(result)) < len(result):
+        raise ValueError(f"`{argument}` names an axis twice: {tuple(axes)}. Name each axis once.")
+    return tuple(result)
+
+
+def resolve(shape: Shape, tile: Tile, contract: Axes = (-1,), batch: Axes = ()) -> Layout:
+    """Returns where the tiles of an array lie.
+
+    Args:
+      shape: Shape of the array.
+      tile: Extents of a tile.
+      contract: The axes that a dot product sums over, flattened in this order.
+      batch: Axes that a finite `tile.keep` never spans; a whole one does.
+
+    Raises:
+      ValueError: If an axis is out of range, or both contracted and batch.
+    """
+    rank = len(shape)
+    contract = normalize(contract, rank, "contract")
+    batch = normalize(batch, rank, "batch")
+    normalize(contract + batch, rank, "contract + batch")
+    keep = tuple(axis for axis in range(rank) if axis not in contract + batch)
+    extents = dict.fromkeys(batch, 1)
+    if tile.keep is None:
+        keep = tuple(sorted(keep + batch))
+    groups = []
+    for axes, extent in ((contract, tile.contract), (keep, tile.keep)):
+        found = _extents(shape, axes, extent)
+        if found is None:
+            assert extent is not None
+            groups.append((axes, extent))
+        else:
+            extents.update(found)
+    return _layout(shape, extents, groups, contract, batch)
+
+
+def _extents(shape: Shape, axes: tuple[int, ...], extent: int | None) -> dict[int, int] | None:
+    """Returns a tile extent per axis, or None where the axes must be flattened first."""
+    if extent is None:
+        return {axis: shape[axis] or 1 for axis in axes}
+    result, left = {}, extent
+    for position in reversed(range(len(axes))):
+        size = shape[axes[position]]
+        outermost = all(shape[axis] == 1 for axis in axes[:position])
+        if size <= 1 or left == 1:
+            taken = 1
+        elif size % left == 0 or outermost:
+            taken = min(left, size)
+            left = 1
+        elif left % size == 0:
+            taken = size
+            left //= size
+        else:
+            return None
+        result[axes[position]] = taken
+    return result
+
+
+def _layout(
+    shape: Shape,
+    extents: dict[int, int],
+    groups: list[tuple[tuple[int, ...], int]],
+    contract: tuple[int, ...],
+    batch: tuple[int, ...],
+) -> Layout:
+    """Returns the layout with each group of axes flattened where its first axis stood."""
+    parts = [((axis,), extent) for axis, extent in extents.items()] + groups
+    parts.sort(key=lambda part: min(part[0]))
+    sizes = tuple(math.prod(shape[axis] for axis in axes) for axes, _ in parts)
+    place = {axis: i for i, (axes, _) in enumerate(parts) for axis in axes}
+    return Layout(
+        shape=tuple(shape),
+        order=tuple(axis for axes, _ in parts for axis in axes),
+        merged=sizes,
+        tiles=tuple(max(1, min(extent, size)) for (_, extent), size in zip(parts, sizes)),
+        contract=tuple(dict.fromkeys(place[axis] for axis in contract)),
+        batch=tuple(dict.fromkeys(place[axis] for axis in batch)),
+    )

@@ -1,0 +1,47 @@
+"""What the laws are tested over: a new member is tested by being listed here."""
+
+from qjax import formats, qtypes, rounding
+from qjax.formats import Fixed, Float, Int, PowerOfTwo
+
+# Formats with a dtype in ml_dtypes (or NumPy) to compare with.
+ORACLE_FLOATS = [
+    formats.E4M3FN,
+    formats.E5M2,
+    formats.E2M1FN,
+    formats.E2M3FN,
+    formats.E3M2FN,
+    formats.E4M3,
+    formats.E3M4,
+    formats.E4M3FNUZ,
+    formats.E5M2FNUZ,
+    formats.E4M3B11FNUZ,
+    formats.BFLOAT16,
+    formats.FLOAT16,
+]
+FORMATS = [
+    *ORACLE_FLOATS,
+    Float(8, 23),
+    Float(3, 0, family="finite"),
+    Float(0, 3, family="finite"),
+    Float(1, 2, family="finite"),
+    Float(4, 3, signed=False),
+    Float(4, 3, family="fn", subnormals=False),
+    Float(5, 2, family="inuz"),
+    Float(2, 2, bias=9),
+    Int(2),
+    Int(4),
+    Int(8),
+    Int(8, narrow=False),
+    Int(5, signed=False),
+    Fixed(1, 6),
+    Fixed(0, 3),
+    PowerOfTwo(8),
+    PowerOfTwo(3, signed=True, zero=True, nan=False),
+]
+QTYPES = [*qtypes.NAMED.values(), qtypes.block_float(4), qtypes.block_float(8)]
+ROUNDINGS = [rounding.NearestEven(), rounding.Stochastic(), rounding.Stochastic(bits=4)]
+
+
+def label(member) -> str:
+    """Returns a name for test ids."""
+    return getattr(member, "name", None) or repr(member)
