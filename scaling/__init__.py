@@ -9,6 +9,8 @@ uncertainty in ``scaling.uncertainty``. Losses are in nats per token, N in param
 """
 
 from scaling import laws as laws
+from scaling.comparison import Comparison as Comparison
+from scaling.comparison import compare as compare
 from scaling.fitting.fit import fit as fit
 from scaling.fitting.result import FitResult as FitResult
 from scaling.tables.dataset import Dataset as Dataset

@@ -1,6 +1,6 @@
-"""Coordinates in which a law is fitted: free numbers only, positive ones as logarithms, centred.
+"""Coordinates in which a law is fitted: free numbers only, positive ones as logarithms, centered.
 
-A law that is a sum of terms is steered by the size of each term at the geometric centre of the
+A law that is a sum of terms is steered by the size of each term at the geometric center of the
 data: instead of ``log c_k`` the fit moves ``log c_k + mean_i log phi_k(x_i)``. For a power law this
 is the replacement of ``a`` by ``a - alpha * mean(log N)``, which takes the correlation between
 amplitude and exponent from 1.000 to almost nothing and makes the fit indifferent to units.
@@ -32,7 +32,7 @@ class Coordinates:
         fixed: parameters held at a natural value.
         ties: groups of parameters that share one value; the first of each group is free.
         bounds: natural bounds that replace those of the law.
-        centre: False moves plain logarithms of the coefficients, as the literature does.
+        centered_terms: False moves plain logarithms of the coefficients, as the literature does.
     """
 
     law: Law
@@ -41,7 +41,7 @@ class Coordinates:
     fixed: Mapping[str, float] = field(default_factory=dict)
     ties: Sequence[Sequence[str]] = ()
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    centre: bool = True
+    centered_terms: bool = True
 
     @cached_property
     def followers(self) -> dict[str, str]:
@@ -69,9 +69,9 @@ class Coordinates:
         return tuple(self.law.terms(ones, self.x, np))
 
     @cached_property
-    def centred(self) -> frozenset[str]:
-        """Coefficients measured at the centre: free, untied, without bounds in natural units."""
-        if not self.centre:
+    def centered(self) -> frozenset[str]:
+        """Coefficients measured at the center: free, untied, without bounds in natural units."""
+        if not self.centered_terms:
             return frozenset()
         tied = {name for group in self.ties for name in group}
         names = set(self.coefficients) & set(self.free)
@@ -85,7 +85,7 @@ class Coordinates:
         """Lower and upper bounds (2, p) of the coordinates."""
         rows = []
         for name in self.free:
-            if name in self.centred:
+            if name in self.centered:
                 size = np.median(np.abs(self.y))
                 rows.append((np.log(_SMALLEST * size), np.log(_LARGEST * size)))
                 continue
@@ -97,11 +97,11 @@ class Coordinates:
         return np.asarray(rows, float).reshape(-1, 2).T
 
     def _values(self, u: np.ndarray) -> dict[str, np.ndarray]:
-        """Natural values (..., 1) of everything but centred coefficients, which stay as in u."""
+        """Natural values (..., 1) of everything but centered coefficients, which stay as in u."""
         values: dict[str, np.ndarray] = {k: np.asarray(v) for k, v in self.held.items()}
         for j, name in enumerate(self.free):
             column = u[..., j : j + 1]
-            as_log = self._param(name).log and name not in self.centred
+            as_log = self._param(name).log and name not in self.centered
             values[name] = np.exp(column) if as_log else column
         for name, leader in self.followers.items():
             values[name] = values[leader]
@@ -116,8 +116,8 @@ class Coordinates:
         total = 0.0
         for name, log_phi in self.law.terms(values, self.x, np).items():
             log_phi = np.asarray(log_phi)
-            if name in self.centred:
-                t = log_phi - _mean(log_phi) + values[name]
+            if name in self.centered:
+                t = log_phi - center(log_phi) + values[name]
             else:
                 sign = -1 if name in self.law.inverse else 1
                 t = log_phi + sign * np.log(values[name])
@@ -136,9 +136,9 @@ class Coordinates:
         values = self._values(u)
         if self.law.terms is not None:
             for name, log_phi in self.law.terms(values, self.x, np).items():
-                if name in self.centred:
+                if name in self.centered:
                     sign = -1 if name in self.law.inverse else 1
-                    values[name] = np.exp(sign * (values[name] - _mean(np.asarray(log_phi))))
+                    values[name] = np.exp(sign * (values[name] - center(np.asarray(log_phi))))
         shape = u.shape[:-1]
         return {n: np.broadcast_to(_last(values[n]), shape) for n in self.law.names}
 
@@ -150,9 +150,9 @@ class Coordinates:
         with np.errstate(divide="ignore"):
             for j, name in enumerate(self.free):
                 value = float(full[name])
-                if name in self.centred:
+                if name in self.centered:
                     sign = -1 if name in self.law.inverse else 1
-                    u[j] = sign * np.log(value) + float(_mean(np.asarray(phi[name])).item())
+                    u[j] = sign * np.log(value) + float(center(np.asarray(phi[name])).item())
                 else:
                     u[j] = np.log(value) if self._param(name).log else value
         return self.inside(u)
@@ -164,8 +164,15 @@ class Coordinates:
         return np.clip(u, lo + margin, hi - margin)
 
 
-def _mean(log_phi: np.ndarray) -> np.ndarray:
-    return log_phi if log_phi.ndim == 0 else log_phi.mean(-1, keepdims=True)
+def center(log_phi: np.ndarray) -> np.ndarray:
+    """Mean over the rows in which the term acts; a term may be exactly zero in others."""
+    if log_phi.ndim == 0:
+        return log_phi
+    acts = np.isfinite(log_phi)
+    if acts.all():
+        return log_phi.mean(-1, keepdims=True)
+    count = np.maximum(acts.sum(-1, keepdims=True), 1)
+    return np.where(acts, log_phi, 0.0).sum(-1, keepdims=True) / count
 
 
 def _last(value: np.ndarray) -> np.ndarray:

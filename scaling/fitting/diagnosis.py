@@ -43,7 +43,7 @@ def _search(fit: "FitResult", ends: list[End]) -> list[Finding]:
             "the parameters are not at a minimum."
         )
         found.append(Finding(code="no_convergence", severity="error", message=message))
-    if best.moved < 1e-9 and best.gradient > 1e-3 and len(fit.u):
+    if best.moved < 1e-9 and best.gradient > 1e-3 and len(fit.u) and fit.rms > 1e-9:
         message = "The optimizer returned its start; the result is the start, not a fit."
         found.append(Finding(code="start_not_moved", severity="error", message=message))
     rivals = [
@@ -91,9 +91,9 @@ def _identified(fit: "FitResult") -> list[Finding]:
     errors = cov.errors
     loose = []
     for j, name in enumerate(coords.free):
-        as_log = fit.law.param(name).log or name in coords.centred
+        as_log = fit.law.param(name).log or name in coords.centered
         size = 1.0 if as_log else max(abs(fit.u[j]), 1e-3)
-        at_zero = name in coords.centred and fit.u[j] < np.log(1e-3 * np.median(np.abs(coords.y)))
+        at_zero = name in coords.centered and fit.u[j] < np.log(1e-6 * np.median(np.abs(coords.y)))
         if errors[j] > _UNKNOWN * size or at_zero:
             loose.append(name)
     found = []

@@ -49,7 +49,10 @@ def solve(
             raise ValueError(
                 f"Law {coords.law.name!r} has no finite starting point on these rows; pass start."
             )
-        ends = [polish(coords, objective, u, weights) for u in found]
+        ends = [polish(coords, objective, u, weights, max_evaluations=100) for u in found]
+        best = min(range(len(ends)), key=lambda i: ends[i].objective)
+        if not ends[best].converged:
+            ends[best] = polish(coords, objective, ends[best].u, weights, max_evaluations=1000)
     return sorted(ends, key=lambda end: end.objective)
 
 
@@ -71,7 +74,7 @@ def fit(
     seed: int = 0,
     workers: int | None = None,
     on_bad: str = "raise",
-    centre: bool = True,
+    center: bool = True,
     progress: bool = False,
 ) -> FitResult:
     """Fits a law to a results table.
@@ -93,7 +96,7 @@ def fit(
         seed: fixes the bootstrap; nothing else is random.
         workers: processes of the bootstrap; the number of usable cores by default.
         on_bad: "raise" or "drop" rows without a value.
-        centre: False moves uncentred coefficients, for comparison with the literature.
+        center: False moves uncentered coefficients, for comparison with the literature.
         progress: whether to show a progress bar on stderr.
 
     Returns:
@@ -105,7 +108,7 @@ def fit(
     """
     problem = pose(
         ds, law, objective=objective, delta=delta, asymmetry=asymmetry, fixed=fixed, tie=tie,
-        bounds=bounds, weights=weights, on_bad=on_bad, centre=centre,
+        bounds=bounds, weights=weights, on_bad=on_bad, center=center,
     )  # fmt: skip
     _refuse_hopeless(problem)
     groups = options.groups(problem.ds, group)

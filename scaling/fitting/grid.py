@@ -1,4 +1,4 @@
-"""Literature parity: the 4500-start grid of Hoffmann et al. 2022 with L-BFGS, uncentred.
+"""Literature parity: the 4500-start grid of Hoffmann et al. 2022 with L-BFGS, uncentered.
 
 Slow and often worse than variable projection; it exists to reproduce what papers did. Every start
 minimizes the objective in units of delta squared, with exact gradients and tight tolerances. Laws
@@ -36,7 +36,7 @@ def _starts(coords: Coordinates) -> list[np.ndarray]:
     lo, hi = np.empty(len(coords.free)), np.empty(len(coords.free))
     for j, name in enumerate(coords.free):
         param = coords.law.param(name)
-        if name in coords.centred:
+        if name in coords.centered:
             middle = np.log(np.median(np.abs(coords.y)))
             lo[j], hi[j] = middle - 6, middle + 2
         else:

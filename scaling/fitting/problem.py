@@ -39,7 +39,7 @@ def pose(
     bounds: Mapping[str, Any] | None = None,
     weights: Any = None,
     on_bad: str = "raise",
-    centre: bool = True,
+    center: bool = True,
 ) -> Problem:
     """Checks what is asked and returns the problem to be solved; see ``fit`` for the arguments."""
     law = get(law)
@@ -57,7 +57,7 @@ def pose(
         fixed=options.fixed(law, fixed),
         ties=options.ties(law, tie),
         bounds=options.bounds(law, bounds),
-        centre=centre,
+        centered_terms=center,
     )
     overlap = set(coords.fixed) & {name for group in coords.ties for name in group}
     if overlap:

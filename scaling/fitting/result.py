@@ -104,8 +104,10 @@ class FitResult:
     @property
     def agreeing(self) -> int:
         """How many starts ended within 1e-6 of the best objective."""
+        # Below this the rows are met to rounding, and relative differences mean nothing.
+        exact = 1e-24 * self.n
         best = self.starts[0].objective
-        return sum(s.objective <= best * (1 + 1e-6) + 1e-300 for s in self.starts)
+        return sum(s.objective <= best * (1 + 1e-6) + exact for s in self.starts)
 
     @property
     def corr(self) -> dict[tuple[str, str], float]:

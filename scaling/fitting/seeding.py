@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from scaling.fitting.coordinates import Coordinates
+from scaling.fitting.coordinates import Coordinates, center
 from scaling.fitting.objectives import Objective
+from scaling.fitting.polish import polish
 
 #: Rows that seeding looks at; more change nothing about which valley is deepest.
 _ROWS = 400
@@ -103,17 +104,17 @@ def _project(coords: Coordinates, values: dict[str, np.ndarray]) -> tuple[dict, 
     g = max([v.shape[0] for v in values.values() if v.ndim == 2], default=1)
     shape = (g, len(coords.y))
     rest = np.ones(shape)
-    columns, centres = [], []
+    columns, centers = [], []
     for name, value in log_phi.items():
         value = np.broadcast_to(value, shape)
-        centre = value.mean(-1, keepdims=True)
-        column = np.exp(np.minimum(value - centre, 300.0)) / coords.y
+        middle = center(value)
+        column = np.exp(np.minimum(value - middle, 300.0)) / coords.y
         if name in solved:
             columns.append(column)
-            centres.append(centre[:, 0])
+            centers.append(middle[:, 0])
         else:
             sign = -1 if name in coords.law.inverse else 1
-            rest = rest - column * np.exp(centre) * values[name] ** sign
+            rest = rest - column * np.exp(middle) * values[name] ** sign
     design = np.stack(columns, 1)
     gram = np.einsum("gkn,gln->gkl", design, design)
     moment = np.einsum("gkn,gn->gk", design, rest)
@@ -121,7 +122,7 @@ def _project(coords: Coordinates, values: dict[str, np.ndarray]) -> tuple[dict, 
     b, rss = nonnegative_least_squares(gram, moment, power)
     floor = 1e-6 * np.median(np.abs(coords.y))
     for j, name in enumerate(solved):
-        log_c = np.log(np.maximum(b[:, j], floor)) - centres[j]
+        log_c = np.log(np.maximum(b[:, j], floor)) - centers[j]
         sign = -1 if name in coords.law.inverse else 1
         values[name] = np.exp(np.clip(sign * log_c, -690, 690))[:, None]
     return values, rss
@@ -136,10 +137,45 @@ def seeds(coords: Coordinates, objective: Objective, count: int = 5) -> list[np.
         count: how many to return.
     """
     if coords.law.seed is not None:
-        found = [dict(coords.held) | s for s in coords.law.seed(coords.x, coords.y)]
+        found = [s | coords.held for s in coords.law.seed(coords.x, coords.y)]
         found = [s | {f: s[lead] for f, lead in coords.followers.items()} for s in found]
         candidates = np.array([coords.coordinates(s) for s in found])
         return _best(coords, objective, candidates, count)
+    staged = _staged(coords, objective, count)
+    return staged or _projected(coords, objective, count)
+
+
+def _staged(coords: Coordinates, objective: Objective, count: int) -> list[np.ndarray]:
+    """Fits the nested law to its rows, then searches what it leaves open; empty where it cannot."""
+    if coords.law.nested is None:
+        return []
+    inner, describes = coords.law.nested
+    rows = describes(coords.x)
+    names = set(inner.names)
+    ties = tuple(g for g in coords.ties if set(g) <= names)
+    first = Coordinates(
+        law=inner,
+        x={k: v[rows] for k, v in coords.x.items()},
+        y=coords.y[rows],
+        fixed={k: v for k, v in coords.fixed.items() if k in names},
+        ties=ties,
+        bounds={k: v for k, v in coords.bounds.items() if k in names},
+    )
+    if rows.sum() <= len(first.free) or ties != tuple(coords.ties):
+        return []
+    ends = [polish(first, objective, u, tolerance=1e-8) for u in seeds(first, objective, 3)]
+    if not ends:
+        return []
+    known = first.natural(min(ends, key=lambda end: end.objective).u)
+    held = {k: float(v) for k, v in known.items()}
+    rest = replace(coords, fixed=dict(coords.fixed) | held, ties=())
+    found = _projected(rest, objective, count)
+    every = [{k: float(v) for k, v in rest.natural(u).items()} for u in found]
+    return [coords.coordinates(params) for params in every]
+
+
+def _projected(coords: Coordinates, objective: Objective, count: int) -> list[np.ndarray]:
+    """Seeds by projection on the search grid."""
     thin = _thin(coords)
     linear = [n for n in thin.coefficients if n in thin.free]
     solvable = bool(linear) and not any(n in thin.followers for n in thin.coefficients)

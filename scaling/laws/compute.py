@@ -6,6 +6,7 @@ nats per token. Whether N counts embeddings is the paper's choice and is said in
 
 import numpy as np
 
+from scaling.closed import chinchilla as closed
 from scaling.laws.law import Law, Param, coefficient, exponent
 from scaling.laws.registry import register
 
@@ -51,12 +52,12 @@ def _seed_kaplan_joint(x, y) -> list[dict[str, float]]:
             left = np.exp(np.log(y / np.median(y)) / alpha_d)
             ratio = alpha_n / alpha_d
             log_size, log_data = -ratio * np.log(x["N"]), -np.log(x["D"])
-            centre = log_size.mean(), log_data.mean()
-            columns = np.stack([np.exp(log_size - centre[0]), np.exp(log_data - centre[1])], -1)
+            center = log_size.mean(), log_data.mean()
+            columns = np.stack([np.exp(log_size - center[0]), np.exp(log_data - center[1])], -1)
             uv, *_ = np.linalg.lstsq(columns / left[:, None], np.ones_like(y), rcond=None)
             if (uv <= 0).any():
                 continue
-            log_uv = np.log(uv) - centre + np.log(np.median(y)) / alpha_d
+            log_uv = np.log(uv) - center + np.log(np.median(y)) / alpha_d
             log_scale = log_uv[0] / ratio, log_uv[1]
             if max(log_scale) < 90 and min(log_scale) > -30:
                 n_c, d_c = np.exp(log_scale)
@@ -100,6 +101,15 @@ def chinchilla_terms(p, x, xp):
     }
 
 
+#: Quantities that follow from the parameters of a Chinchilla law.
+COMPUTE_OPTIMAL = {
+    "N_opt": closed.optimal_size,
+    "D_opt": closed.optimal_data,
+    "tokens_per_parameter": closed.tokens_per_parameter,
+    "a": lambda params: closed.allocation_exponents(params)[0],
+    "b": lambda params: closed.allocation_exponents(params)[1],
+}
+
 CHINCHILLA_PARAMS = (
     coefficient("A", "loss of a model of one parameter, nats"),
     coefficient("B", "loss after one token, nats"),
@@ -114,6 +124,7 @@ register(
         predictors=("N", "D"),
         params=CHINCHILLA_PARAMS,
         terms=chinchilla_terms,
+        derived=COMPUTE_OPTIMAL,
         source="Hoffmann et al. 2022, arXiv:2203.15556",
         doc="L = A N^-alpha + B D^-beta + E; N with embeddings in the paper.",
     )
@@ -141,6 +152,10 @@ register(
             exponent("eta", "common exponent in compute", search=(0.02, 0.6)),
         ),
         terms=_gadre_terms,
+        derived={
+            name: lambda params, f=f, **kw: f(closed.gadre_to_chinchilla(params), **kw)
+            for name, f in COMPUTE_OPTIMAL.items()
+        },
         source="Gadre et al. 2024, arXiv:2403.08540",
         doc="L = E + (a M^eta + b M^-eta) C^-eta with M = D/N, C = 6ND; N with embeddings.",
     )

@@ -11,6 +11,9 @@ Every law here is a sum of terms; P may be any positive number of bits, 16 stand
 
 from typing import Any
 
+import numpy as np
+
+from scaling.closed import kumar as closed
 from scaling.laws.compute import CHINCHILLA_PARAMS
 from scaling.laws.law import Law, Param, coefficient, exponent, positive
 from scaling.laws.registry import register
@@ -43,6 +46,18 @@ def _shift(tensor: str, fixed: bool) -> Param:
     )
 
 
+def _derived(tensors: tuple[str, ...]) -> dict:
+    found = {
+        "P_opt": lambda params: closed.optimal_precision(params, tensors),
+        "capacity": lambda params, P: closed.capacity(params, P, tensors),
+        "N_opt": lambda params, C, P: closed.optimum_at_precision(params, C, P, tensors)[0],
+        "D_opt": lambda params, C, P: closed.optimum_at_precision(params, C, P, tensors)[1],
+    }
+    for t in tensors:
+        found[f"half_point_{t}"] = lambda params, t=t: closed.half_point(params, t)
+    return found
+
+
 def _factor_params(tensors: tuple[str, ...], shifts: bool) -> tuple[Param, ...]:
     gammas = tuple(_gamma(t) for t in tensors)
     return gammas + tuple(_shift(t, fixed=not shifts) for t in tensors)
@@ -63,6 +78,7 @@ def _training_law(name: str, tensors: tuple[str, ...], shifts: bool, doc: str) -
         predictors=("N", "D", *(f"P_{t}" for t in tensors)),
         params=CHINCHILLA_PARAMS + _factor_params(tensors, shifts),
         terms=lambda p, x, xp: _quantized_size_terms(p, x, xp, tensors),
+        derived=_derived(tensors),
         options=(("shifts", shifts),),
         source=_SOURCE,
         doc=doc,
@@ -95,11 +111,23 @@ def kumar_equal(factors: int = 3, shifts: bool = True) -> Law:
     shift = Param(
         name="n", search=(-0.5, 3.0), log=False, bounds=(-3.0, 8.0), fixed=None if shifts else 0.0
     )
+
+    def as_tensors(params):
+        named = {t: str(i) for i, t in enumerate(range(factors))}
+        out = dict(params)
+        for t in named.values():
+            out |= {f"gamma_{t}": params["gamma"], f"n_{t}": params["n"]}
+        return out, tuple(named.values())
+
     return Law(
         name="kumar_equal",
         predictors=("N", "D", "P"),
         params=CHINCHILLA_PARAMS + (gamma, shift),
         terms=terms,
+        derived={
+            "P_opt": lambda params: closed.optimal_precision(*as_tensors(params)),
+            "half_point": lambda params: closed.half_point(*as_tensors(params)[:1], "0"),
+        },
         options=(("factors", factors), ("shifts", shifts)),
         source=_SOURCE,
         doc=f"L = A (N f(P)^{factors})^-alpha + B D^-beta + E with f = 1 - exp(-P/gamma + n).",
@@ -164,13 +192,16 @@ def kumar_unified(shifts: bool = True, tensors: tuple[str, ...] = ("w", "a", "kv
 
     def terms(p, x, xp):
         log_n_eff = xp.log(x["N"]) + _log_capacity(p, x, xp, tensors)
-        gaps = 0.0
+        log_delta = _log_degradation(p, x, xp, log_n_eff)
         for t in tensors:
             gap = x[f"P_{t}"] - x["P_post"]
-            gaps = gaps + xp.log(positive(1 - xp.exp(-p[f"C_{t}"] * gap), xp, floor=1e-30))
-        return _quantized_size_terms(p, x, xp, tensors) | {
-            "C_T": _log_degradation(p, x, xp, log_n_eff) + gaps
-        }
+            # The inner guard keeps derivatives finite where the degradation is zero.
+            loss = xp.where(gap > 0, 1 - xp.exp(-p[f"C_{t}"] * xp.where(gap > 0, gap, 1.0)), 1.0)
+            log_delta = xp.where(gap > 0, log_delta + xp.log(loss), -xp.inf)
+        return _quantized_size_terms(p, x, xp, tensors) | {"C_T": log_delta}
+
+    def never_post_quantized(x):
+        return x["P_post"] >= np.min([x[f"P_{t}"] for t in tensors], axis=0)
 
     return Law(
         name="kumar_unified",
@@ -180,6 +211,8 @@ def kumar_unified(shifts: bool = True, tensors: tuple[str, ...] = ("w", "a", "kv
         + _PTQ_PARAMS
         + tuple(_interaction(t) for t in tensors),
         terms=terms,
+        derived=_derived(tensors) | {"D_crit": closed.critical_data},
+        nested=(_training_law("kumar_lp", tensors, shifts, ""), never_post_quantized),
         options=(("shifts", shifts), ("tensors", tensors)),
         source=_SOURCE,
         doc="L = A N_eff^-alpha + B D^-beta + E + C_T exp(-P_post/gamma_post) "

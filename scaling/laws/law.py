@@ -3,7 +3,7 @@
 A law predicts a target (a loss, a degradation or a metric) from columns of a results table. Nearly
 every published law is a sum of positive terms ``sum_k c_k * phi_k(x; theta)``; such a law states
 ``log phi_k`` and nothing else. From that statement follow the prediction, the separation into
-linear coefficients ``c_k`` and nonlinear parameters ``theta`` that the seeding uses, and the centred
+linear coefficients ``c_k`` and nonlinear parameters ``theta`` that the seeding uses, and the centered
 coordinates that make the fit well conditioned. A law of another shape states its formula instead.
 
 The registry is in ``scaling.laws.registry``; fitting is in ``scaling.fitting``. Nothing here looks
@@ -85,6 +85,8 @@ class Law:
         target: "loss", "delta" (loss minus the loss of the unquantized run) or "metric".
         objective: the objective that a fit uses when the caller names none.
         seed: ``seed(x, y)`` returns starting points for a law that terms cannot seed.
+        nested: a simpler law with its parameters under the same names, and the mask of rows that
+            it describes; it is fitted first, and seeds the rest.
         bind: ``bind(law, columns)`` returns the law with its labels taken from a table.
         derived: named quantities, ``f(params, **arguments)``.
         options: what distinguishes this instance from its family, such as its labels.
@@ -101,6 +103,7 @@ class Law:
     target: str = "loss"
     objective: str = "huber-log"
     seed: Callable[[Values, np.ndarray], list[dict[str, float]]] | None = None
+    nested: tuple["Law", Callable[[Values], np.ndarray]] | None = None
     bind: Callable[["Law", Values], "Law"] | None = None
     derived: Mapping[str, Derived] = field(default_factory=dict, hash=False)
     options: tuple[tuple[str, Any], ...] = ()
@@ -177,7 +180,8 @@ class Law:
             ValueError: a parameter or a predictor is missing.
         """
         p = self.complete(params)
-        x = {k: v if k in self.labels else xp.asarray(v) for k, v in self.columns(points).items()}
+        x = self.columns(points)
+        x = {k: v if k in self.labels else xp.asarray(v, dtype=float) for k, v in x.items()}
         if self.formula is not None:
             return self.formula(p, x, xp)
         assert self.terms is not None

@@ -6,6 +6,7 @@ nothing about formats that quantize those two, which hurt most. E and M count bi
 B is the number of elements that share one scale (channel-wise scaling: log2 B = 13.1567).
 """
 
+from scaling.closed import sun as closed
 from scaling.laws.law import Law, Param, coefficient, exponent
 from scaling.laws.registry import register
 
@@ -51,6 +52,14 @@ register(
         predictors=("N", "D", "E", "M", "B"),
         params=_BASE + (_GAMMA, _bits_exponent("delta"), _bits_exponent("nu")),
         terms=_full,
+        derived={
+            "D_crit": closed.critical_data,
+            "P_opt": closed.optimal_precision,
+            "P_opt_at_D": closed.optimal_precision_at_data,
+            "P_opt_at_N": closed.optimal_precision_at_size,
+            "best_layout": closed.best_layout,
+            "N_eff": closed.effective_size,
+        },
         inverse=frozenset({"gamma"}),
         source=_SOURCE,
         doc="L = n N^-alpha + d D^-beta + epsilon "

@@ -136,7 +136,7 @@ def _in_workers(coords, objective, start, weights, workers, known, tell) -> list
         "fixed": dict(coords.fixed),
         "ties": [list(group) for group in coords.ties],
         "bounds": dict(coords.bounds),
-        "centre": coords.centre,
+        "centered_terms": coords.centered_terms,
         "objective": objective,
         "start": start,
     }

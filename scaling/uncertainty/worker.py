@@ -23,7 +23,7 @@ def main() -> None:
         fixed=problem["fixed"],
         ties=problem["ties"],
         bounds=problem["bounds"],
-        centre=problem["centre"],
+        centered_terms=problem["centered_terms"],
     )
     for end in refits(coords, problem["objective"], problem["start"], problem["weights"]):
         pickle.dump(end, sys.stdout.buffer)
