@@ -1,8 +1,8 @@
 """Approach 2: parabolas through runs of equal compute, then a line through their minima.
 
-Needs no law and no optimizer, and is biased: a parabola is not the shape of the loss, so the minimum
-moves with the width of the window unless the two exponents are equal. ``bias`` measures by how much
-on a noise-free surface. Prefer a fit of the law (approach 3) and use this to look at data.
+Needs no law and no optimizer, and is biased: a parabola is not the shape of the loss, so that the
+minimum moves with the width of the window unless both exponents are equal. ``bias`` measures by how
+much on a noise-free surface. Prefer a fit of the law (approach 3) and use this to look at data.
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ _DATA = (1.5e9, 3e9, 6e9, 1.3e10, 2.6e10)
 _FULL = 16.0
 
 
-def grid(**levels: Sequence[Any]) -> dict[str, np.ndarray]:
+def grid(**levels: Any) -> dict[str, np.ndarray]:
     """Returns the columns of a full factorial design.
 
     Args:
@@ -32,7 +32,7 @@ def grid(**levels: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def with_settings(
-    base: Mapping[str, Sequence[float]], names: Sequence[str], settings: Sequence[Sequence[float]]
+    base: Mapping[str, Any], names: Sequence[str], settings: Sequence[Sequence[float]]
 ) -> dict[str, np.ndarray]:
     """Returns a factorial design of ``base`` crossed with listed settings of ``names``."""
     columns = grid(**base, setting=range(len(settings)))
@@ -134,11 +134,11 @@ _TYPICAL: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
     "capacity_tanh": (
         ("chen2025_base",),
         {"F": 0.412, "C": 3.20, "F_w": 0.493, "C_w": 1.60, "F_a": 0.516, "C_a": 1.63},
-    ),  # fmt: skip
+    ),
     "capacity_logistic": (
         ("chen2025_base",),
         {"K": 180.0, "q": 1.65, "K_w": 60.0, "q_w": 1.4, "K_a": 90.0, "q_a": 1.5},
-    ),  # fmt: skip
+    ),
     "qat_granularity": (("chen2025_w4a4",), {}),
     "qat_granularity_loss": (("chen2025_base", "chen2025_w4a4"), {}),
     "qid": (("ouyang2024",), {}),

@@ -1,7 +1,7 @@
 """Labels of a table as parameters: one number per format, method or family.
 
-A law over labels is registered without any and grows its parameters when it meets a table (``bind``).
-Labels become part of parameter names, so "FP8-E4M3" gives ``eff_FP8-E4M3``.
+A law over labels is registered without any and grows its parameters when it meets a table
+(``bind``). Labels become part of parameter names, so "FP8-E4M3" gives ``eff_FP8-E4M3``.
 """
 
 from types import ModuleType

@@ -3,8 +3,8 @@
 A law predicts a target (a loss, a degradation or a metric) from columns of a results table. Nearly
 every published law is a sum of positive terms ``sum_k c_k * phi_k(x; theta)``; such a law states
 ``log phi_k`` and nothing else. From that statement follow the prediction, the separation into
-linear coefficients ``c_k`` and nonlinear parameters ``theta`` that the seeding uses, and the centered
-coordinates that make the fit well conditioned. A law of another shape states its formula instead.
+linear coefficients ``c_k`` and nonlinear parameters ``theta`` that the seeding uses, and the
+centered coordinates that make the fit well conditioned. A law of another shape states its formula.
 
 The registry is in ``scaling.laws.registry``; fitting is in ``scaling.fitting``. Nothing here looks
 at data except ``bind``, which lets a law grow one parameter per label of a table.

@@ -6,14 +6,16 @@ labels). ``get("chinchilla")`` calls the factory without options.
 
 import difflib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from scaling.laws.law import Law
+
+L = TypeVar("L", bound=Law | Callable[..., Law])
 
 _FACTORIES: dict[str, Callable[..., Law]] = {}
 
 
-def register(law: Law | Callable[..., Law], name: str | None = None) -> Law | Callable[..., Law]:
+def register(law: L, name: str | None = None) -> L:
     """Adds a law, or a factory of laws, to the registry; usable as a decorator on a factory.
 
     Args:
@@ -26,7 +28,7 @@ def register(law: Law | Callable[..., Law], name: str | None = None) -> Law | Ca
     Raises:
         ValueError: the name is taken by another law.
     """
-    key = name or (law.name if isinstance(law, Law) else law.__name__)
+    key = name or (law.name if isinstance(law, Law) else getattr(law, "__name__", ""))
     if key in _FACTORIES:
         raise ValueError(f"A law named {key!r} is registered already; choose another name.")
     _FACTORIES[key] = (lambda law=law: law) if isinstance(law, Law) else law

@@ -1,5 +1,6 @@
 """Closed forms against printed numbers, and against brute-force minimization of the laws."""
 
+import itertools
 import math
 
 import numpy as np
@@ -247,7 +248,7 @@ def test_gmse_of_uniform_grids():
     # The two ways of computing agree where they meet, and a bit is worth almost a factor of 4.
     ratios = [gmse_uniform(k) / gmse_uniform(k + 1) for k in range(9, 16)]
     assert all(3.4 < r < 4 for r in ratios)
-    assert all(a < b for a, b in zip(ratios, ratios[1:]))
+    assert all(a < b for a, b in itertools.pairwise(ratios))
 
 
 def test_gmse_agrees_with_sampling():

@@ -1,4 +1,4 @@
-"""Every law of the registry: one formula for every array library, exact derivatives, registration."""
+"""Every law of the registry: one formula for all array libraries, exact derivatives, names."""
 
 import jax
 import jax.numpy as jnp

@@ -73,7 +73,9 @@ def test_laws_rank_as_measured(ranking):
 
 def test_larger_runs_are_predicted_as_measured(ranking):
     found = [ranking[n].held_out["holdout:N>2.5e8"] for n in RANKING]
-    assert found == pytest.approx([0.0058, 0.0066, 0.0148, 0.0160, 0.0298, 0.0530, 0.0972], rel=0.03)
+    assert found == pytest.approx(
+        [0.0058, 0.0066, 0.0148, 0.0160, 0.0298, 0.0530, 0.0972], rel=0.03
+    )
 
 
 def test_a_precision_that_was_left_out_is_predicted_as_measured(ranking):
@@ -92,6 +94,6 @@ def test_capacity_parameters_are_as_measured(ranking):
 def test_permuted_bits_do_not_beat_a_law_without_bits(same_bits):
     shuffled = np.random.default_rng(0).permutation(same_bits["P"])
     noise = same_bits.assign(P=shuffled)
-    table = compare(noise, ["chinchilla", "kumar_equal"], cv=["kfold:5"])
-    plain = table["chinchilla"].held_out["kfold:5"]
-    assert table["kumar_equal"].held_out["kfold:5"] > 0.9 * plain
+    table = compare(noise, ["chinchilla", "kumar_equal"], cv=["kfold:3"])
+    plain = table["chinchilla"].held_out["kfold:3"]
+    assert table["kumar_equal"].held_out["kfold:3"] > 0.9 * plain
