@@ -1,0 +1,113 @@
+"""Notes, while a program is traced, which contractions it quantizes and where.
+
+A report listens; otherwise only a name is left in the traced program. Listening is local
+to a thread and to a `with` block, and it never changes what is computed.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from qjax._typing import Array, Shape
+from qjax.contraction.axes import Labelling
+from qjax.contraction.bilinear import Operation
+from qjax.contraction.policy import Policy
+
+# Both stand in the name stack of the traced program, where a report finds them again.
+SCOPE = "qjax"
+_numbers = itertools.count()
+
+
+@dataclasses.dataclass(frozen=True)
+class Contraction:
+    """One quantized contraction, as it was traced.
+
+    Attributes:
+      number: Identifies it in the traced program.
+      op: Name of the operation, as JAX spells it.
+      path: Where it stands in the model; empty outside of any model.
+      rule: The rule that gave it its policy; empty where the policy was given by hand.
+      shapes: Shapes of both operands.
+      labels: Roles of their axes.
+      policy: What its six operands are rounded to.
+    """
+
+    number: int
+    op: str
+    path: str
+    rule: str
+    shapes: tuple[Shape, Shape]
+    labels: Labelling
+    policy: Policy
+
+
+@dataclasses.dataclass
+class Heard:
+    """What a listener heard.
+
+    Attributes:
+      contractions: The quantized contractions, as they were traced.
+      regions: Which recipe a part of the model computes by: its path, and the recipe.
+    """
+
+    contractions: list[Contraction] = dataclasses.field(default_factory=list)
+    regions: list[tuple[str, Any]] = dataclasses.field(default_factory=list)
+
+
+_listener: contextvars.ContextVar[Heard | None] = contextvars.ContextVar(
+    "qjax_listener", default=None
+)
+_site: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar(
+    "qjax_site", default=("", "")
+)
+
+
+@contextlib.contextmanager
+def listen() -> Iterator[Heard]:
+    """Collects the contractions that are traced inside the block."""
+    heard = Heard()
+    token = _listener.set(heard)
+    try:
+        yield heard
+    finally:
+        _listener.reset(token)
+
+
+@contextlib.contextmanager
+def site(path: str, rule: str) -> Iterator[None]:
+    """Says where in a model the contractions inside the block stand."""
+    token = _site.set((path, rule))
+    try:
+        yield
+    finally:
+        _site.reset(token)
+
+
+def enter_region(path: str, recipe: Any) -> None:
+    """Says that the part of the model at `path` computes by `recipe`."""
+    heard = _listener.get()
+    if heard is not None and (path, recipe) not in heard.regions:
+        heard.regions.append((path, recipe))
+
+
+@contextlib.contextmanager
+def record(name: str, op: Operation, lhs: Array, rhs: Array, policy: Policy) -> Iterator[None]:
+    """Marks the contraction that is traced inside the block."""
+    heard = _listener.get()
+    if heard is None:
+        with jax.named_scope(f"{SCOPE}[{name}]"):
+            yield
+        return
+    number = next(_numbers)
+    path, rule = _site.get()
+    labels = op.labels(lhs.ndim, rhs.ndim)
+    heard.contractions.append(
+        Contraction(number, name, path, rule, (lhs.shape, rhs.shape), labels, policy)
+    )
+    with jax.named_scope(f"{SCOPE}[{name}:{number}]"):
+        yield

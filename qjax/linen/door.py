@@ -1,0 +1,214 @@
+"""The door for flax.linen: modules whose layers compute by a recipe.
+
+`quantize` derives a class whose methods enter an interceptor *inside* whatever jit, scan
+or remat calls them; around a function that is already traced an interceptor would do
+nothing. For the length of one call of a layer the interceptor fills the layer's own seam
+(its `dot_general`, its attention function) and takes it out again. Nothing of JAX or Flax
+is patched, and a module that was not quantized is never touched.
+"""
+
+import contextlib
+import contextvars
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from qjax._typing import Key, PyTree
+from qjax.contraction import Policy
+from qjax.contraction.record import enter_region
+from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
+from qjax.recipes import Recipe
+from qjax.recipes.report import Report, build, unmatched_message
+
+STREAM = "quant"
+_RECIPE = "__qjax_recipe__"
+
+
+class UnmatchedRuleWarning(UserWarning):
+    """A rule of a recipe matched nothing in the model that was called."""
+
+
+def quantize_class(cls: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
+    """Derives the class whose layers compute by `recipe`; `cls` stays as it is.
+
+    The class keeps its name, so parameters keep their paths. A class that is quantized
+    already takes the new recipe in place of its own.
+    """
+    base = cls.__mro__[1] if _RECIPE in cls.__dict__ else cls
+    namespace: dict[str, Any] = {
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+        _RECIPE: recipe,
+    }
+    for name in _methods(base):
+        namespace[name] = _entering(base, name, recipe)
+    return type(base)(base.__name__, (base,), namespace)
+
+
+def quantize_instance(module: nn.Module, recipe: Recipe) -> nn.Module:
+    """The module with the same fields, of the class that computes by `recipe`.
+
+    Raises:
+      ValueError: If `module` is bound to variables.
+    """
+    if module.scope is not None:
+        raise ValueError(
+            f"`quantize` takes a linen module as it is before `init`, but {type(module).__name__} "
+            "is bound to variables. Quantize the unbound module, then bind or apply it."
+        )
+    fields = type(module).__dataclass_fields__
+    values = {
+        name: getattr(module, name)
+        for name, field in fields.items()
+        if field.init and name not in ("parent", "name")
+    }
+    return quantize_class(type(module), recipe)(**values, name=module.name)
+
+
+def report(module: nn.Module, *inputs: PyTree, variables: PyTree = None, **kwargs: Any) -> Report:
+    """Lists what every contraction of `module(*inputs, **kwargs)` computes in.
+
+    Args:
+      module: An unbound module, quantized or not.
+      *inputs: Example inputs; arrays or `jax.ShapeDtypeStruct`.
+      variables: Variables of the module, or their shapes; found by tracing `init` if None.
+      **kwargs: Passed on to the module, such as `train=False`.
+    """
+    key = jax.random.key(0)
+    rngs = dict.fromkeys(("params", "dropout", STREAM), key)
+    if variables is None:
+        variables = jax.eval_shape(lambda *xs: module.init(rngs, *xs, **kwargs), *inputs)
+
+    def apply(variables, *xs):
+        return module.apply(variables, *xs, rngs=rngs, mutable=True, **kwargs)
+
+    return build(apply, variables, *inputs, path_of=_path_of)
+
+
+def _methods(cls: type[nn.Module]) -> list[str]:
+    """Names of the methods that a caller may enter the module by."""
+    found: dict[str, Any] = {}
+    for parent in reversed(cls.__mro__[: cls.__mro__.index(nn.Module)]):
+        found.update(parent.__dict__)
+    return [
+        name
+        for name, value in found.items()
+        if inspect.isfunction(value)
+        and (name == "__call__" or not name.startswith("__"))
+        and name != "setup"
+        and not getattr(value, "nowrap", False)
+    ]
+
+
+def _entering(base: type[nn.Module], name: str, recipe: Recipe) -> Callable[..., Any]:
+    original = getattr(base, name)
+
+    # Not wrapped by Flax: entering an interceptor is no call of the module.
+    @nn.nowrap
+    def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with _recipe_of(self, name, recipe):
+            return original(self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, original.__doc__
+    method.__qualname__ = f"{base.__qualname__}.{name}"
+    method.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    return method
+
+
+_entered: contextvars.ContextVar[nn.Module | None] = contextvars.ContextVar(
+    "qjax_entered", default=None
+)
+
+
+@contextlib.contextmanager
+def _recipe_of(root: nn.Module, method: str, recipe: Recipe) -> Iterator[None]:
+    """Makes the layers below `root` compute by `recipe`, inside the block."""
+    if root.scope is None or _entered.get() is root:
+        yield  # Unbound: the module is only being built. Entered: its rules hold already.
+        return
+    seen: dict[str, None] = {}
+    used: set[int] = set()
+    enter_region("/".join(root.path), recipe)
+    token = _entered.set(root)
+    try:
+        with nn.intercept_methods(_interceptor(root, recipe, used, seen)):
+            yield
+    finally:
+        _entered.reset(token)
+    if method == "__call__":
+        _tell_unmatched(recipe, used, list(seen))
+
+
+def _tell_unmatched(recipe: Recipe, used: set[int], paths: list[str]) -> None:
+    for n, rule in recipe.unmatched(used):
+        if rule.policy.is_identity:
+            continue  # Nothing was to be quantized, so nothing is missing.
+        message = unmatched_message(recipe, n, rule, paths)
+        if not used:
+            raise ValueError(message)
+        warnings.warn(message, UnmatchedRuleWarning, stacklevel=2)
+
+
+def _interceptor(root: nn.Module, recipe: Recipe, used: set[int], seen: dict[str, None]):
+    depth = len(root.path)
+
+    def intercept(next_fun, args, kwargs, context):
+        module = context.module
+        seam = seam_of(module, context.method_name)
+        if seam is None:
+            return next_fun(*args, **kwargs)
+
+        def choose(op: str, part: str = "") -> Choice | None:
+            full = (*module.path, part) if part else module.path
+            relative = "/".join(full[depth:])
+            seen[relative] = None
+            match = recipe.match(relative, op)
+            if match is None:
+                return None
+            used.add(match[0])
+            policy = match[1].policy
+            if policy.is_identity:
+                return None
+            return Choice(policy, "/".join(full), str(match[1]), _key(module, policy, part))
+
+        with seam(module, choose):
+            return next_fun(*args, **kwargs)
+
+    return intercept
+
+
+def _key(module: nn.Module, policy: Policy, part: str) -> Key | None:
+    """The key of one contraction's noise; it depends on the layer's path, not on others."""
+    if not policy.stochastic:
+        return None
+    if module.has_rng(STREAM):
+        key = module.make_rng(STREAM)
+    elif module.is_initializing():
+        # What `init` computes is thrown away; drawing from its stream would change the
+        # parameters, which shall not depend on the recipe.
+        key = jax.random.key(0)
+    else:
+        return None
+    return jax.random.fold_in(key, list(SUBSCRIPTS.values()).index(part)) if part else key
+
+
+def _path_of(scopes: tuple[str, ...]) -> str:
+    """The path of a module from the names that linen leaves in a traced program."""
+    path: list[str] = []
+    for scope in scopes[1:]:  # The first names the root module itself.
+        if scope in SUBSCRIPTS:
+            path.append(SUBSCRIPTS[scope])
+        name = scope.split(".")[0]  # Methods other than __call__ stand behind a dot.
+        if (
+            not name.isidentifier()
+            or (path and path[-1] == name)
+            or scope.startswith(scopes[0] + ".")
+        ):
+            continue
+        path.append(name)
+    return "/".join(path)

@@ -1,0 +1,11 @@
+"""Recipes: which contractions of a model compute in what, by name."""
+
+# The catalogue: importing a file registers its recipes.
+from qjax.recipes import microscaling as microscaling
+from qjax.recipes import plain as plain
+from qjax.recipes.registry import get as get
+from qjax.recipes.registry import names as names
+from qjax.recipes.registry import register as register
+from qjax.recipes.registry import six_operands as six_operands
+from qjax.recipes.rules import Recipe as Recipe
+from qjax.recipes.rules import Rule as Rule

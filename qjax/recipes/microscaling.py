@@ -1,0 +1,63 @@
+"""MX training: all six operands in an OCP microscaling type, tiles of 32 with an E8M0 scale.
+
+Every operand is quantized from its high-precision values along the axes that its leg
+contracts, so `x` and `w` are each quantized twice. The scale rule is the OCP one (floor).
+Six- and eight-bit types round to nearest even. The four-bit type rounds the incoming
+gradients stochastically: nearest rounding loses the small gradients of a tile, which is
+visible in the loss; `mxfp4_rne` is that recipe, for comparison.
+
+Source: Rouhani et al. 2023, "Microscaling Data Formats for Deep Learning"
+(arXiv 2310.10537), and the OCP MX specification v1.0. Not done here: element-wise
+operations in bfloat16.
+"""
+
+from qjax import qtypes
+from qjax.quantizer import Quantizer
+from qjax.recipes.registry import register, six_operands
+from qjax.recipes.rules import Recipe
+from qjax.rounding import Stochastic
+
+
+@register("mxfp8")
+def mxfp8() -> Recipe:
+    """E4M3 in all six operands."""
+    return six_operands("mxfp8", Quantizer(qtypes.MXFP8))
+
+
+@register("mxfp8_e5m2")
+def mxfp8_e5m2() -> Recipe:
+    """E4M3 forward, E5M2 for incoming gradients."""
+    return six_operands(
+        "mxfp8_e5m2", Quantizer(qtypes.MXFP8), cotangent=Quantizer(qtypes.MXFP8_E5M2)
+    )
+
+
+@register("mxfp6_e3m2")
+def mxfp6_e3m2() -> Recipe:
+    """E3M2 in all six operands."""
+    return six_operands("mxfp6_e3m2", Quantizer(qtypes.MXFP6_E3M2))
+
+
+@register("mxfp6_e2m3")
+def mxfp6_e2m3() -> Recipe:
+    """E2M3 in all six operands."""
+    return six_operands("mxfp6_e2m3", Quantizer(qtypes.MXFP6_E2M3))
+
+
+@register("mxfp4")
+def mxfp4() -> Recipe:
+    """E2M1 in all six operands, gradients rounded stochastically."""
+    noisy = Quantizer(qtypes.MXFP4, rounding=Stochastic())
+    return six_operands("mxfp4", Quantizer(qtypes.MXFP4), cotangent=noisy)
+
+
+@register("mxfp4_rne")
+def mxfp4_rne() -> Recipe:
+    """E2M1 in all six operands, everything rounded to nearest even."""
+    return six_operands("mxfp4_rne", Quantizer(qtypes.MXFP4))
+
+
+@register("mxint8")
+def mxint8() -> Recipe:
+    """INT8 elements with E8M0 scales in all six operands."""
+    return six_operands("mxint8", Quantizer(qtypes.MXINT8))

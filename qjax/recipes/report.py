@@ -1,0 +1,217 @@
+"""What a model really computes in: a row for every contraction, quantized or not.
+
+The program is traced, never run. Whatever a rule asked for and did not get is a row that
+says so, and with `strict` an error.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from qjax._typing import Shape
+from qjax.contraction.policy import LEGS, OPERANDS
+from qjax.contraction.record import Contraction, Heard, listen
+from qjax.recipes.rules import Recipe, Rule
+from qjax.recipes.walk import Found, contractions
+
+LEG_COLUMNS = tuple(f"{leg}.{operand}" for leg in LEGS for operand in OPERANDS[leg])
+FIELDS = ("path", "op", "lhs", "rhs", "times", "flops", *LEG_COLUMNS, "bits", "how", "why")
+FLOAT = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One contraction.
+
+    Attributes:
+      path: Where it stands in the model.
+      op: Name of the operation.
+      shapes: Shapes of both operands.
+      times: How often one call of the model runs it.
+      flops: Floating-point operations of its forward leg in one call of the model; each
+        leg of the backward pass takes as many.
+      formats: Names of the types of the six operands, in the order of `LEG_COLUMNS`; "-"
+        where an operand is not quantized.
+      bits: Stored bits per element of the six operands, scales included; None where an
+        operand is not quantized.
+      how: "emulated", "native", or "as is" where nothing is quantized.
+      why: The rule or reason that decided.
+      missed: Whether a rule asked for quantization that did not happen.
+    """
+
+    path: str
+    op: str
+    shapes: tuple[Shape, Shape]
+    times: int
+    flops: int
+    formats: tuple[str, ...] = (FLOAT,) * 6
+    bits: tuple[float | None, ...] = (None,) * 6
+    how: str = "as is"
+    why: str = ""
+    missed: bool = False
+
+    @property
+    def quantized(self) -> bool:
+        """Whether any operand is quantized."""
+        return any(name != FLOAT for name in self.formats)
+
+    def cells(self) -> dict[str, str]:
+        """The row as text, by the names in `FIELDS`."""
+        bits = " ".join(FLOAT if b is None else f"{b:g}" for b in self.bits)
+        lhs, rhs = ("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
+        first = (self.path or "(top)", self.op, lhs, rhs, str(self.times), str(self.flops))
+        values = (*first, *self.formats, bits, self.how, self.why)
+        return dict(zip(FIELDS, values, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Every contraction of a model, and what it computes in.
+
+    Attributes:
+      rows: The contractions, in the order of the program.
+      unmatched: Rules that matched nothing, one sentence each.
+    """
+
+    rows: tuple[Row, ...]
+    unmatched: tuple[str, ...] = ()
+
+    @property
+    def quantized_share(self) -> float:
+        """Share of the forward floating-point operations with a quantized operand, 0 to 1."""
+        total = sum(row.flops for row in self.rows)
+        return sum(row.flops for row in self.rows if row.quantized) / total if total else 0.0
+
+    def to_csv(self) -> str:
+        """The rows as CSV text with a header."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row.cells() for row in self.rows)
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """The rows as a Markdown table."""
+        lines = ["| " + " | ".join(FIELDS) + " |", "|" + " --- |" * len(FIELDS)]
+        lines += ["| " + " | ".join(row.cells().values()) + " |" for row in self.rows]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        shown = ("path", "op", "lhs", "rhs", "times", *LEG_COLUMNS, "how", "why")
+        table = [shown, *(tuple(row.cells()[f] for f in shown) for row in self.rows)]
+        widths = [max(len(line[i]) for line in table) for i in range(len(shown))]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in table]
+        lines.insert(1, "-" * max(map(len, lines)))
+        many = sum(row.quantized for row in self.rows)
+        lines.append(
+            f"{many} of {len(self.rows)} contractions quantized, "
+            f"{self.quantized_share:.1%} of the forward FLOPs."
+        )
+        return "\n".join([*lines, *self.unmatched])
+
+    def check(self) -> "Report":
+        """Returns the report itself, or raises where something asked for is not done.
+
+        Raises:
+          ValueError: With one line for every contraction that a rule asked to quantize
+            and that is not quantized, and for every rule that matched nothing.
+        """
+        missed = [f"{row.path or '(top)'} ({row.op}): {row.why}" for row in self.rows if row.missed]
+        if missed or self.unmatched:
+            raise ValueError("\n".join(["Not quantized as asked:", *missed, *self.unmatched]))
+        return self
+
+
+def build(
+    function: Callable[..., Any], *args: Any, path_of: Callable[[tuple[str, ...]], str]
+) -> Report:
+    """Traces `function(*args)` and lists its contractions.
+
+    Args:
+      function: A function of arrays.
+      *args: Arrays, or their shapes as `jax.ShapeDtypeStruct`, in pytrees.
+      path_of: Turns the names that surround an operation into its path in the model.
+    """
+    with listen() as heard:
+        program = jax.make_jaxpr(function)(*args)
+    by_number = {c.number: c for c in heard.contractions}
+    used: dict[str, set[int]] = {}
+    rows = [_row(found, by_number, heard, used, path_of) for found in contractions(program.jaxpr)]
+    unmatched = [
+        unmatched_message(recipe, n, rule, [row.path for row in rows])
+        for region, recipe in heard.regions
+        for n, rule in recipe.unmatched(used.get(region, ()))
+    ]
+    return Report(tuple(rows), tuple(dict.fromkeys(unmatched)))
+
+
+def unmatched_message(recipe: Recipe, place: int, rule: Rule, paths: list[str]) -> str:
+    """Says that a rule matched nothing, and what it could have matched."""
+    known = ", ".join(repr(p) for p in dict.fromkeys(paths)) or "none"
+    ops = "" if rule.ops is None else f" and ops {list(rule.ops)}"
+    return (
+        f"Rule {place + 1} of recipe {recipe.name!r} asks for path {rule.path!r}{ops}, but no "
+        f"contraction matched it. The paths are: {known}. Correct the rule, or mark it "
+        "`optional=True`."
+    )
+
+
+def _row(
+    found: Found,
+    by_number: dict[int, Contraction],
+    heard: Heard,
+    used: dict[str, set[int]],
+    path_of: Callable[[tuple[str, ...]], str],
+) -> Row:
+    known = by_number.get(found.number) if found.number is not None else None
+    path = known.path if known is not None else path_of(found.scopes)
+    region, relative, recipe = _region(path, heard)
+    match = recipe.match(relative, found.op) if recipe is not None else None
+    if match is not None:
+        used.setdefault(region, set()).add(match[0])
+    if known is not None:
+        return _quantized_row(found, known)
+    row = Row(path, found.op, found.shapes, found.times, found.times * found.flops)
+    if found.marked:
+        why = "quantized in a function that was traced before this report"
+        return dataclasses.replace(row, formats=("?",) * 6, how="emulated", why=why)
+    if recipe is None:
+        return dataclasses.replace(row, why="no recipe covers it")
+    if match is None:
+        return dataclasses.replace(row, why=f"no rule of {recipe.name!r} matches")
+    if match[1].policy.is_identity:
+        return dataclasses.replace(row, why=f"high precision by rule {str(match[1])!r}")
+    why = f"asked by rule {str(match[1])!r}, but nothing here takes a policy: use qjax.{found.op}"
+    return dataclasses.replace(row, why=why, missed=True)
+
+
+def _quantized_row(found: Found, known: Contraction) -> Row:
+    quantizers = known.policy.quantizers().values()
+    return Row(
+        path=known.path,
+        op=known.op,
+        shapes=known.shapes,
+        times=found.times,
+        flops=found.times * known.labels.flops(*known.shapes),
+        formats=tuple(FLOAT if q is None else q.name for q in quantizers),
+        bits=tuple(None if q is None else q.qtype.bits_per_element for q in quantizers),
+        how="emulated",
+        why=f"rule {known.rule!r}" if known.rule else "policy given in the code",
+    )
+
+
+def _region(path: str, heard: Heard) -> tuple[str, str, Recipe | None]:
+    """The innermost quantized part of the model around `path`, and the path within it."""
+    inside = [
+        (region, recipe)
+        for region, recipe in heard.regions
+        if region == "" or path == region or path.startswith(region + "/")
+    ]
+    if not inside:
+        return "", path, None
+    region, recipe = max(inside, key=lambda pair: len(pair[0]))
+    return region, path[len(region) :].lstrip("/"), recipe

@@ -1,0 +1,101 @@
+"""Finds every contraction in a traced program, inside all that it calls.
+
+Reads `jax.extend.core` programs and nothing else: no model, no policy.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+from qjax._typing import Shape
+from qjax.contraction.record import SCOPE
+
+CONTRACTIONS = {
+    "dot_general": "dot_general",
+    "conv_general_dilated": "conv_general_dilated",
+    "ragged_dot_general": "ragged_dot",
+    "ragged_dot": "ragged_dot",
+    "scaled_dot": "scaled_dot",
+}
+_MARK = re.compile(rf"{SCOPE}\[(\w+)(?::(\d+))?\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A contraction in a traced program.
+
+    Attributes:
+      op: Name of the operation.
+      scopes: The names that surround it, outermost first.
+      shapes: Shapes of both operands.
+      flops: Multiplications and additions of one execution; 0 where `marked`.
+      times: How often it runs, as far as loops say (a `while` counts once).
+      marked: Whether it was quantized by this library.
+      number: Which recorded contraction it is, where somebody listened to the tracing.
+    """
+
+    op: str
+    scopes: tuple[str, ...]
+    shapes: tuple[Shape, Shape]
+    flops: int
+    times: int
+    marked: bool = False
+    number: int | None = None
+
+
+def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -> Iterator[Found]:
+    """Yields the contractions of a program in the order in which they stand."""
+    for eqn in program.eqns:
+        here = scopes + tuple(s for s in str(eqn.source_info.name_stack).split("/") if s)
+        mark = next((m for s in here if (m := _MARK.fullmatch(s))), None)
+        if mark is not None:
+            # Inside stand the emulated products of this one contraction: it counts once,
+            # at the call that carries its derivative rule.
+            if eqn.primitive.name.startswith("custom_vjp_call"):
+                number = None if mark[2] is None else int(mark[2])
+                yield Found(mark[1], _outside(here), _shapes(eqn), 0, times, True, number)
+                continue
+            if eqn.primitive.name not in CONTRACTIONS:
+                yield from _inside(eqn, here, times)
+                continue
+        if eqn.primitive.name in CONTRACTIONS:
+            op = CONTRACTIONS[eqn.primitive.name]
+            yield Found(op, _outside(here), _shapes(eqn), _flops(eqn), times)
+            continue
+        yield from _inside(eqn, here, times)
+
+
+def _inside(eqn: JaxprEqn, scopes: tuple[str, ...], times: int) -> Iterator[Found]:
+    inner = times * (eqn.params["length"] if eqn.primitive.name == "scan" else 1)
+    for value in eqn.params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(part, ClosedJaxpr):
+                yield from contractions(part.jaxpr, scopes, inner)
+            elif isinstance(part, Jaxpr):
+                yield from contractions(part, scopes, inner)
+
+
+def _outside(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(s for s in scopes if not _MARK.fullmatch(s))
+
+
+def _shapes(eqn: JaxprEqn) -> tuple[Shape, Shape]:
+    shapes = [tuple(v.aval.shape) for v in eqn.invars if hasattr(v.aval, "shape")]  # type: ignore[attr-defined]
+    return shapes[0], shapes[1]
+
+
+def _flops(eqn: JaxprEqn) -> int:
+    params: dict[str, Any] = eqn.params
+    (lhs, rhs), out = _shapes(eqn), eqn.outvars[0].aval.shape  # type: ignore[attr-defined]
+    if eqn.primitive.name == "conv_general_dilated":
+        # Each output sums over the window and over the input channels of its group.
+        channels_out = rhs[params["dimension_numbers"].rhs_spec[0]]
+        return 2 * math.prod(out) * math.prod(rhs) // max(channels_out, 1)
+    if eqn.primitive.name == "dot_general":
+        contracted = params["dimension_numbers"][0][0]
+        return 2 * math.prod(out) * math.prod(lhs[i] for i in contracted)
+    return 2 * math.prod(out) * (lhs[-1] if lhs else 1)
