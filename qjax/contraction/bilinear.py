@@ -118,6 +118,11 @@ def _quantized(
         if quantizer is None:
             out.append(x.astype(dtype))
             continue
+        if key is None and quantizer.stochastic:
+            raise ValueError(
+                f"The policy rounds an operand of `{leg}` stochastically, but no key came. "
+                "Pass `key=` to the operation, or `rngs={'quant': key}` to a module's `apply`."
+            )
         # The role decides the noise: no two of the six operands share theirs.
         noise = None if key is None else jax.random.fold_in(key, 2 * LEGS.index(leg) + n)
         out.append(

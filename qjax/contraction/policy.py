@@ -8,10 +8,12 @@ the choices; `bilinear` carries them out.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
+from qjax.formats import Format
+from qjax.qtypes import QType
 from qjax.quantizer import Quantizer
 
 Leg = Literal["fwd", "dlhs", "drhs"]
@@ -23,6 +25,24 @@ OPERANDS: dict[Leg, tuple[str, str]] = {
     "dlhs": ("cotangent", "rhs"),
     "drhs": ("lhs", "cotangent"),
 }
+
+
+def _quantizer(what: str, value: Any) -> Any:
+    """A name, format or type as a quantizer; anything else must be one already."""
+    if isinstance(value, str | QType | Format):
+        return Quantizer(value)
+    return _refuse_plain(what, value, "Quantizer", "Quantizer(qtype), a QType or a name")
+
+
+def _refuse_plain(what: str, value: Any, kind: str, remedy: str) -> Any:
+    # Tree utilities rebuild these objects with placeholders inside; only values that a
+    # person can have written are refused.
+    if isinstance(value, str | int | float | dict | list | tuple):
+        raise TypeError(
+            f"{what} must be a {kind}, but {value!r} came. Write {remedy}; "
+            "`qjax.recipes.get(name).default` is the policy of a named recipe."
+        )
+    return value
 
 
 @jax.tree_util.register_dataclass
@@ -42,7 +62,8 @@ class Gemm:
 
     def __post_init__(self):
         for side in ("lhs", "rhs"):
-            _check(f"`Gemm.{side}`", getattr(self, side), Quantizer, "Quantizer(qtype)")
+            quantizer = _quantizer(f"`Gemm.{side}`", getattr(self, side))
+            object.__setattr__(self, side, quantizer)
 
     @property
     def is_identity(self) -> bool:
@@ -77,7 +98,7 @@ class Policy:
 
     def __post_init__(self):
         for leg in LEGS:
-            _check(f"`Policy.{leg}`", getattr(self, leg), Gemm, "Gemm(lhs=..., rhs=...)")
+            _refuse_plain(f"`Policy.{leg}`", getattr(self, leg), "Gemm", "Gemm(lhs=..., rhs=...)")
 
     @property
     def is_identity(self) -> bool:
@@ -113,14 +134,4 @@ class Policy:
             fwd=Gemm(quantizer, quantizer),
             dlhs=Gemm(grad, quantizer),
             drhs=Gemm(quantizer, grad),
-        )
-
-
-def _check(what: str, value: object, kind: type, remedy: str) -> None:
-    # Tree utilities rebuild these objects with placeholders inside; only values that a
-    # person can have written are refused.
-    if isinstance(value, str | int | float | dict | list | tuple):
-        raise TypeError(
-            f"{what} must be a {kind.__name__} or None, but it is {value!r}. "
-            f"Write {remedy}, or let `qjax.recipes.get` build the policy from a name."
         )

@@ -21,6 +21,7 @@ from qjax.contraction.record import site
 
 # The two contractions of `flax.linen.dot_product_attention`, as they are called in paths.
 QK, AV = "qk", "av"
+_INNER = "__qjax_inner__"
 SUBSCRIPTS = {"...qhd,...khd->...hqk": QK, "...hqk,...khd->...qhd": AV}
 
 
@@ -73,7 +74,9 @@ def seam_of(module: nn.Module, method: str) -> Seam | None:
 
 @contextlib.contextmanager
 def _dense(module: nn.Module, choose: Choose) -> Iterator[None]:
-    if module.dot_general is not None or module.dot_general_cls is not None:  # type: ignore[attr-defined]
+    own = module.dot_general  # type: ignore[attr-defined]
+    # A choice found here was made by a quantized module further out; the innermost decides.
+    if module.dot_general_cls or (own and not isinstance(getattr(own, "__self__", None), Choice)):  # type: ignore[attr-defined]
         yield
         return
     choice = choose("dot_general")
@@ -84,6 +87,7 @@ def _dense(module: nn.Module, choose: Choose) -> Iterator[None]:
 @contextlib.contextmanager
 def _attention(module: nn.Module, choose: Choose) -> Iterator[None]:
     own: Callable[..., Array] = module.attention_fn  # type: ignore[attr-defined]
+    own = getattr(own, _INNER, own)
     takes = inspect.signature(own).parameters
     fields = ("qk_attn_weights_einsum", "attn_weights_value_einsum")
     filled = [module.qk_attn_weights_einsum_cls, module.attn_weights_value_einsum_cls]  # type: ignore[attr-defined]
@@ -103,6 +107,7 @@ def _attention(module: nn.Module, choose: Choose) -> Iterator[None]:
             kwargs[name] = functools.partial(contract, precision=precision)
         return own(*args, **kwargs)
 
+    setattr(attention_fn, _INNER, own)
     with _field(module, "attention_fn", attention_fn):
         yield
 

@@ -197,7 +197,7 @@ def _quantized_row(found: Found, known: Contraction) -> Row:
         shapes=known.shapes,
         times=found.times,
         flops=found.times * known.labels.flops(*known.shapes),
-        formats=tuple(FLOAT if q is None else q.name for q in quantizers),
+        formats=tuple(FLOAT if q is None else q.qtype.name for q in quantizers),
         bits=tuple(None if q is None else q.qtype.bits_per_element for q in quantizers),
         how="emulated",
         why=f"rule {known.rule!r}" if known.rule else "policy given in the code",

@@ -17,6 +17,10 @@ from qjax.contraction import Policy
 OPERATIONS = ("dot_general", "einsum", "conv_general_dilated", "ragged_dot")
 
 
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -59,7 +63,7 @@ class Rule:
             object.__setattr__(self, "ops", tuple(self.ops))
         for op in self.ops or ():
             if op not in OPERATIONS:
-                near = difflib.get_close_matches(op, OPERATIONS, n=1, cutoff=0)[0]
+                near = max(OPERATIONS, key=lambda o: (o.startswith(op), _likeness(o, op)))
                 raise ValueError(
                     f"`Rule.ops` names operations, but {op!r} is none of {list(OPERATIONS)}. "
                     f"Did you mean {near!r}?"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
 from qjax._typing import Shape
 from qjax.contraction.record import SCOPE
@@ -48,8 +48,11 @@ class Found:
 
 
 def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -> Iterator[Found]:
-    """Yields the contractions of a program in the order in which they stand."""
-    for eqn in program.eqns:
+    """Yields the contractions of a program in the order in which they stand.
+
+    What is computed and never used is passed over.
+    """
+    for eqn in _live(program):
         here = scopes + tuple(s for s in str(eqn.source_info.name_stack).split("/") if s)
         mark = next((m for s in here if (m := _MARK.fullmatch(s))), None)
         if mark is not None:
@@ -69,6 +72,17 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
         yield from _inside(eqn, here, times)
 
 
+def _live(program: Jaxpr) -> list[JaxprEqn]:
+    """The equations whose results somebody uses: a compiler drops the others."""
+    used = {v for v in program.outvars if isinstance(v, Var)}
+    live: list[JaxprEqn] = []
+    for eqn in reversed(program.eqns):
+        if eqn.effects or any(v in used for v in eqn.outvars):
+            live.append(eqn)
+            used.update(v for v in eqn.invars if isinstance(v, Var))
+    return live[::-1]
+
+
 def _inside(eqn: JaxprEqn, scopes: tuple[str, ...], times: int) -> Iterator[Found]:
     inner = times * (eqn.params["length"] if eqn.primitive.name == "scan" else 1)
     for value in eqn.params.values():
@@ -85,7 +99,9 @@ def _outside(scopes: tuple[str, ...]) -> tuple[str, ...]:
 
 def _shapes(eqn: JaxprEqn) -> tuple[Shape, Shape]:
     shapes = [tuple(v.aval.shape) for v in eqn.invars if hasattr(v.aval, "shape")]  # type: ignore[attr-defined]
-    return shapes[0], shapes[1]
+    # A trace may have folded constant operands into the call itself.
+    first, second = [*shapes, (), ()][:2]
+    return first, second
 
 
 def _flops(eqn: JaxprEqn) -> int:
