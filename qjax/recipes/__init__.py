@@ -1,6 +1,9 @@
 """Recipes: which contractions of a model compute in what, by name."""
 
 # The catalogue: importing a file registers its recipes.
+from qjax.recipes import deepseek as deepseek
+from qjax.recipes import fp8 as fp8
+from qjax.recipes import hbfp as hbfp
 from qjax.recipes import microscaling as microscaling
 from qjax.recipes import plain as plain
 from qjax.recipes.registry import get as get

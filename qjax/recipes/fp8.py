@@ -1,0 +1,20 @@
+"""FP8 training with one scale per tensor, found from the tensor itself (current scaling).
+
+Activations and weights in E4M3 (largest value 448), incoming gradients in E5M2 (57344): the
+HYBRID convention of NVIDIA's Transformer Engine. The scale of a tensor is its largest
+magnitude over the format's largest value, in float32; rounding is to nearest even.
+Scales from a history of earlier steps (delayed scaling) need state and are not made here.
+"""
+
+from qjax import qtypes
+from qjax.quantizer import Quantizer
+from qjax.recipes.registry import register, six_operands
+from qjax.recipes.rules import Recipe
+
+
+@register("fp8")
+def fp8() -> Recipe:
+    """E4M3 forward, E5M2 for incoming gradients, one float32 scale per tensor."""
+    return six_operands(
+        "fp8", Quantizer(qtypes.E4M3FN_TENSOR), cotangent=Quantizer(qtypes.E5M2_TENSOR)
+    )
