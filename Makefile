@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-slow bench lint clean
+.PHONY: train test test-slow bench check lint clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -14,10 +14,12 @@ $(READY): pyproject.toml
 train: $(READY)  ## train the float32 and the MXFP8 language model on real text
 	$(BIN)/python examples/train_lm.py --recipe mxfp8 --out runs/train_lm
 
-test: $(READY)  ## lint, types and all tests but the slow ones
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/pyright
+test: $(READY)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -n 2
+
+check: $(READY)  ## style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test-slow: $(READY)  ## the exhaustive float32 checks and other long tests
 	$(BIN)/python -m pytest -m slow
@@ -26,7 +28,7 @@ bench: $(READY)  ## ratios against x + 0, the float model and the peers that are
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
 
 lint: $(READY)
-	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; $(BIN)/pyright
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; $(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
 	rm -rf .venv runs

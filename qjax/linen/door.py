@@ -10,6 +10,7 @@ is patched, and a module that was not quantized is never touched.
 import contextlib
 import contextvars
 import inspect
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,7 +48,7 @@ def quantize_class(cls: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
     }
     for name in _methods(base):
         namespace[name] = _entering(base, name, recipe)
-    return type(base)(base.__name__, (base,), namespace)
+    return types.new_class(base.__name__, (base,), exec_body=lambda body: body.update(namespace))
 
 
 def quantize_instance(module: nn.Module, recipe: Recipe) -> nn.Module:
