@@ -31,7 +31,11 @@ def register(law: L, name: str | None = None) -> L:
     key = name or (law.name if isinstance(law, Law) else getattr(law, "__name__", ""))
     if key in _FACTORIES:
         raise ValueError(f"A law named {key!r} is registered already; choose another name.")
-    _FACTORIES[key] = (lambda law=law: law) if isinstance(law, Law) else law
+    if isinstance(law, Law):
+        finished = law
+        _FACTORIES[key] = lambda: finished
+    else:
+        _FACTORIES[key] = law
     return law
 
 

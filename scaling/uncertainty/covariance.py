@@ -67,7 +67,9 @@ def covariance(coords: Coordinates, objective: Objective, u: np.ndarray, weights
     p, n = jac.shape
     tau2, kappa, scale = curvature(objective, residual, p, weights)
     root = 1.0 if weights is None else np.sqrt(weights)
-    lengths = np.maximum(np.linalg.norm(jac * root, axis=1), 1e-300)
+    lengths = np.linalg.norm(jac * root, axis=1)
+    # A parameter that nothing depends on keeps a column of zeros, and so a huge variance.
+    lengths = np.maximum(lengths, 1e-13 * lengths.max(initial=1e-100))
     scaled = jac * root / lengths[:, None]
     left, singular, _ = np.linalg.svd(scaled, full_matrices=False)
     usable = np.maximum(singular, 1e-10 * singular[0])
