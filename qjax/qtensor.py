@@ -65,15 +65,15 @@ class QTensor:
         values = self.qtype.format.load(self.qvalue)
         if self.scale is None:
             return values
-        return self.layout.join(self._scaled(self.layout.split(values), self.scale))
+        return self._scaled(values, self.scale)
 
-    def _scaled(self, view: Array, scale: "QTensor") -> Array:
+    def _scaled(self, values: Array, scale: "QTensor") -> Array:
         factor = self.layout.spread(scale._values())
         format = scale.qtype.format
         if not isinstance(format, PowerOfTwo) or scale.scale is not None:
-            return view * factor
+            return values * factor
         codes = self.layout.spread(scale.qvalue).astype(jnp.int32)
-        product = casting.times_power(view, codes - format.bias)
+        product = casting.times_power(values, codes - format.bias)
         return jnp.where(jnp.isnan(factor), factor, product) if format.nan else product
 
     def __repr__(self) -> str:

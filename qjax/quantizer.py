@@ -99,58 +99,55 @@ class Quantizer:
             return function(self, x, key, layout, dtype)
         return _compiled(function, self, x, key, layout, dtype)
 
-    def _noise(self, key: Any, layout: Layout) -> Array | None:
-        """Returns random words for the split array, from each element's index in the whole."""
-        return roundings.noise(key, layout.index()) if self.rounding.stochastic else None
-
     def _tiles(
-        self, view: Array, layout: Layout, key: Any, relative: bool
+        self, x: Array, layout: Layout, key: Any, relative: bool
     ) -> tuple[Array, QTensor | None]:
-        """Returns the values of split tiles (without their scale where `relative`) and scales."""
-        noise = self._noise(key, layout)
-        bound, _ = self.calibration(view, layout.axes)
+        """Returns the values (without their scale where `relative`) and then the scales."""
+        noise = roundings.noise(key, _iota(x)) if self.rounding.stochastic else None
+        bound, _ = self.calibration(layout.split(x), layout.axes)
+        bound = layout.gather(bound)
         assert self.qtype.scale is not None
         if isinstance(self.qtype.scale.format, PowerOfTwo) and self.qtype.scale.scale is None:
-            return self._power_tiles(view, layout, noise, bound, relative)
-        return self._float_tiles(view, layout, noise, bound, key, relative)
+            return self._power_tiles(x, layout, noise, bound, relative)
+        return self._float_tiles(x, layout, noise, bound, key, relative)
 
     def _power_tiles(
-        self, view: Array, layout: Layout, noise: Any, bound: Array, relative: bool
+        self, x: Array, layout: Layout, noise: Any, bound: Array, relative: bool
     ) -> tuple[Array, QTensor | None]:
-        qtype = self.qtype.scale
-        exponent = calibrations.exponent_of(extended(bound), self.qtype.format, self.scale)
+        format, qtype = self.qtype.format, self.qtype.scale
+        exponent = calibrations.exponent_of(extended(bound), format, self.scale)
         exponent = jnp.clip(exponent, qtype.format.min_exponent, qtype.format.top_exponent)
         invalid = bound >= INFINITY
         values = casting.on_grid(
-            view,
-            self.qtype.format.grid,
+            x,
+            format.grid,
             self.rounding,
             noise,
-            exponent=exponent,
+            exponent=layout.spread(exponent),
             relative=relative,
-            invalid=invalid,
+            invalid=layout.spread(invalid),
         )
         if not relative:
             return values, None
         power = casting.times_power(jnp.ones(exponent.shape, jnp.float32), exponent)
-        power = layout.gather(jnp.where(invalid, jnp.nan, power))
+        power = jnp.where(invalid, jnp.nan, power)
         return values, qtensor.plain(power, qtype, _scale_layout(layout, qtype))
 
     def _float_tiles(
-        self, view: Array, layout: Layout, noise: Any, bound: Array, key: Any, relative: bool
+        self, x: Array, layout: Layout, noise: Any, bound: Array, key: Any, relative: bool
     ) -> tuple[Array, QTensor | None]:
         amax = jax.lax.bitcast_convert_type(bound, jnp.float32)
         raw = jnp.maximum(amax * _reciprocal(self.qtype.format.max), TINY)
-        inner = layout.gather(jnp.where(bound >= INFINITY, jnp.nan, raw))
+        raw = jnp.where(bound >= INFINITY, jnp.nan, raw)
         options = {"contract": layout.contract, "batch": layout.batch, "key": key}
-        stored = self.scale.encode(inner, **options) if relative else None
-        scale = layout.spread(self.scale.cast(inner, **options))
-        inverse = jnp.where(scale == 0, 0, 1 / scale)
-        scaled = view.astype(jnp.promote_types(view.dtype, jnp.float32)) * inverse.astype(
-            jnp.promote_types(view.dtype, jnp.float32)
+        stored = self.scale.encode(raw, **options) if relative else None
+        scale = raw if _is_float32(self.scale) else self.scale.cast(raw, **options)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        inverse = layout.spread(jnp.where(scale == 0, 0, 1 / scale)).astype(wide)
+        values = casting.on_grid(
+            x.astype(wide) * inverse, self.qtype.format.grid, self.rounding, noise
         )
-        values = casting.on_grid(scaled, self.qtype.format.grid, self.rounding, noise)
-        return (values, stored) if relative else (values * scale, None)
+        return (values, stored) if relative else (values * layout.spread(scale), None)
 
     def __repr__(self) -> str:
         parts = [repr(self.qtype)]
@@ -173,8 +170,8 @@ def _cast(quantizer: Quantizer, x: Array, key: Any, layout: Layout, dtype: Any) 
     if quantizer.qtype.scale is None:
         noise = roundings.noise(key, _iota(x)) if rounding.stochastic else None
         return casting.on_grid(x, grid, rounding, noise).astype(dtype)
-    values, _ = quantizer._tiles(layout.split(x), layout, key, relative=False)
-    return layout.join(values.astype(dtype))
+    values, _ = quantizer._tiles(x, layout, key, relative=False)
+    return values.astype(dtype)
 
 
 def _encode(quantizer: Quantizer, x: Array, key: Any, layout: Layout, dtype: Any) -> QTensor:
@@ -183,8 +180,8 @@ def _encode(quantizer: Quantizer, x: Array, key: Any, layout: Layout, dtype: Any
         noise = roundings.noise(key, _iota(x)) if rounding.stochastic else None
         values = casting.on_grid(x, qtype.format.grid, rounding, noise)
         return qtensor.plain(values, qtype, layout, dtype.name)
-    values, scale = quantizer._tiles(layout.split(x), layout, key, relative=True)
-    codes = qtype.format.store(layout.join(values))
+    values, scale = quantizer._tiles(x, layout, key, relative=True)
+    codes = qtype.format.store(values)
     return QTensor(codes, scale, None, qtype, layout, dtype.name)
 
 
@@ -236,6 +233,11 @@ def _scale_procedure(qtype: QType, scale: Any) -> Any:
             "Give a Quantizer of that type, or leave it out."
         )
     return scale
+
+
+def _is_float32(scale: Quantizer) -> bool:
+    """Whether scales are stored as they come."""
+    return scale.qtype.format.static and scale.qtype == qtypes.FLOAT32_SCALE
 
 
 def _iota(x: Array) -> Array:

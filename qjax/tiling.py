@@ -108,29 +108,34 @@ class Layout:
     def join(self, view: Array) -> Array:
         """Returns the array that was split."""
         padded = tuple(n + after for n, (_, after) in zip(self.merged, self.padding))
-        x = view.reshape(padded)
-        if padded != self.merged:
+        return self._unmerged(view.reshape(padded))
+
+    def spread(self, scale: Array) -> Array:
+        """Returns one number per element from one per tile, in the shape of the array.
+
+        A broadcast and a reshape of the small operand: the elements themselves keep their shape,
+        so that a compiled loop may write its result in place.
+        """
+        narrow, wide, full = [], [], []
+        for t, count in zip(self.tiles, self.scale_shape):
+            narrow += [count] if t == 1 else [count, 1]
+            wide += [count] if t == 1 else [count, t]
+            full += [count * t]
+        x = jnp.broadcast_to(scale.reshape(narrow), wide).reshape(full)
+        return self._unmerged(x)
+
+    def _unmerged(self, x: Array) -> Array:
+        """Returns a padded merged array in the shape of the original one."""
+        if x.shape != self.merged:
             x = x[tuple(slice(0, n) for n in self.merged)]
         x = x.reshape(tuple(self.shape[axis] for axis in self.order))
         if self.order != tuple(range(x.ndim)):
             x = x.transpose(tuple(self.order.index(axis) for axis in range(x.ndim)))
         return x
 
-    def spread(self, scale: Array) -> Array:
-        """Returns scales (one per tile) in a shape that broadcasts against the split array."""
-        sizes = []
-        for n, t, count in zip(self.merged, self.tiles, self.scale_shape):
-            sizes += [n] if t == 1 else [count] if t >= n else [count, 1]
-        return scale.reshape(tuple(sizes))
-
     def gather(self, reduced: Array) -> Array:
         """Returns per-tile numbers, reduced with kept dimensions, in `scale_shape`."""
         return reduced.reshape(self.scale_shape)
-
-    def index(self) -> Array:
-        """Returns the row-major index of every element of the split array, as uint32."""
-        count = math.prod(self.shape)
-        return self.split(jax.lax.iota(jnp.uint32, count).reshape(self.shape))
 
 
 def normalize(axes: Axes, rank: int, argument: str) -> tuple[int, ...]:
