@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import importlib.metadata
 import math
 import os
 import pathlib
@@ -96,7 +95,6 @@ def write_csv(runs: list[dict[str, Any]], options: argparse.Namespace, path: pat
 
     `N` counts parameters without embeddings, `D` trained bytes; `loss` is in nats per byte.
     """
-    versions = {name: importlib.metadata.version(name) for name in ("qjax", "jax", "flax", "optax")}
     rows = [
         {
             **row,
@@ -111,7 +109,7 @@ def write_csv(runs: list[dict[str, Any]], options: argparse.Namespace, path: pat
             "final": True,
             "device": jax.devices()[0].device_kind,
             "python": platform.python_version(),
-            **versions,
+            **train.versions(),
         }
         for run, row in zip(runs, rows_of(runs))
     ]

@@ -1,6 +1,8 @@
 """Training in low precision: a step from task, optimizer and recipe, and the loop around it."""
 
 from qjax.train import data as data
+from qjax.train.checkpoints import CheckpointError as CheckpointError
+from qjax.train.checkpoints import Checkpoints as Checkpoints
 from qjax.train.evaluation import Evaluation as Evaluation
 from qjax.train.evaluation import gap as gap
 from qjax.train.evaluation import make_evaluator as make_evaluator
@@ -22,3 +24,4 @@ from qjax.train.tasks import LinenTask as LinenTask
 from qjax.train.tasks import NnxTask as NnxTask
 from qjax.train.tasks import Task as Task
 from qjax.train.tasks import cross_entropy as cross_entropy
+from qjax.train.versions import versions as versions

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qjax._typing import Array, PyTree
+from qjax.train.checkpoints import Checkpoints
 from qjax.train.evaluation import Evaluation
 from qjax.train.interruption import Diverged, Interrupted, Watch
 from qjax.train.metrics import MetricsFile
@@ -57,6 +58,7 @@ def run(
     evaluate: Callable[[State], Evaluation] | None = None,
     evaluate_every: int | None = None,
     metrics: MetricsFile | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
     items: Callable[[PyTree], int] | None = None,
 ) -> Result:
@@ -71,6 +73,7 @@ def run(
       evaluate: From `make_evaluator`; called every `evaluate_every` steps and at the end.
       evaluate_every: Steps between evaluations; None: only at the end.
       metrics: Where to append one row per step and per evaluation.
+      checkpoints: Where to save the state every so many steps, at the end and on a signal.
       progress: The display; None: silent.
       items: Counts what `per_second` counts in a batch; by default the elements of its
         `targets`, or of its first leaf's first axis.
@@ -93,17 +96,20 @@ def run(
     with progress or Silent() as display, Watch() as watch:
         at = int(state.step)
         while at < steps:
-            stops = [at + chunk, steps]
-            if evaluate_every is not None:
-                stops.append((at // evaluate_every + 1) * evaluate_every)
-            state = loop.advance(state, batches, at, min(stops))
-            at = min(stops)
+            stop = _stop(at, chunk, steps, evaluate_every, checkpoints and checkpoints.every)
+            state = loop.advance(state, batches, at, stop)
+            at = stop
             display.update(at, float(loop.history["loss"][-1]), loop.speeds[-1])
             due = at == steps or (evaluate_every is not None and at % evaluate_every == 0)
             if evaluate is not None and due and watch.received is None:
                 display.say(loop.evaluated(evaluate(state)))
-            if watch.received is not None and at < steps:
+            stopping = watch.received is not None and at < steps
+            if checkpoints is not None and (at == steps or at % checkpoints.every == 0 or stopping):
+                checkpoints.save(state, loss=loop.held_out(at))
+            if watch.received is not None and stopping:
                 display.say(f"stopped by a signal after step {at} of {steps}")
+                if checkpoints is not None:
+                    checkpoints.wait()
                 raise Interrupted(loop.result(state), watch.received)
     return loop.result(state)
 
@@ -152,6 +158,11 @@ class _Loop:
         self.evaluations.append(evaluation)
         self._write([{"step": evaluation.step, "held_out_loss": evaluation.loss}])
         return f"step {evaluation.step}: held-out loss {evaluation.loss:.4f}"
+
+    def held_out(self, step: int) -> float | None:
+        """The held-out loss measured after exactly `step` steps, if there is one."""
+        last = self.evaluations[-1] if self.evaluations else None
+        return last.loss if last is not None and last.step == step else None
 
     def result(self, state: State | None) -> Result:
         return Result(
@@ -218,6 +229,12 @@ def chunk_of(step: Callable[[State, PyTree], tuple[State, dict[str, Array]]]) ->
         return jax.lax.fori_loop(0, n, body, (state, rows))
 
     return chunk
+
+
+def _stop(at: int, chunk: int, steps: int, *intervals: int | None) -> int:
+    """Where the next chunk ends: nowhere beyond the end or the next multiple of an interval."""
+    multiples = [(at // every + 1) * every for every in intervals if every is not None]
+    return min(at + chunk, steps, *multiples)
 
 
 def _count(batch: PyTree) -> int:

@@ -28,8 +28,16 @@ class MetricsFile:
 
     def write(self, rows: list[Mapping[str, Any]]) -> None:
         """Appends `rows`; each holds `step` and finite numbers or strings by name."""
-        with self.path.open("a") as file:
-            file.write("".join(_line(row) for row in rows))
+        try:
+            with self.path.open("a") as file:
+                file.write("".join(_line(row) for row in rows))
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"The metrics of step {rows[0]['step']} could not be written ({error.strerror}). "
+                "Free space; a run with checkpoints goes on from the last one",
+                str(self.path),
+            ) from None
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
