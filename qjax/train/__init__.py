@@ -1,6 +1,7 @@
 """Training in low precision: a step from task, optimizer and recipe, and the loop around it."""
 
 from qjax.train import data as data
+from qjax.train import distributed as distributed
 from qjax.train.checkpoints import CheckpointError as CheckpointError
 from qjax.train.checkpoints import Checkpoints as Checkpoints
 from qjax.train.evaluation import Evaluation as Evaluation
@@ -16,6 +17,8 @@ from qjax.train.loss_scale import StaticScale as StaticScale
 from qjax.train.metrics import MetricsFile as MetricsFile
 from qjax.train.metrics import read_metrics as read_metrics
 from qjax.train.progress import Progress as Progress
+from qjax.train.sharding import Placement as Placement
+from qjax.train.sharding import make_mesh as make_mesh
 from qjax.train.state import State as State
 from qjax.train.state import count_parameters as count_parameters
 from qjax.train.step import Step as Step

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from qjax._typing import Array, PyTree
+from qjax.train import distributed
 from qjax.train.checkpoints import Checkpoints
 from qjax.train.evaluation import Evaluation
 from qjax.train.interruption import Diverged, Interrupted, Watch
 from qjax.train.metrics import MetricsFile
 from qjax.train.progress import Progress, Silent
+from qjax.train.sharding import Placement
 from qjax.train.state import State
 from qjax.train.step import Step
 
@@ -59,6 +61,7 @@ def run(
     evaluate_every: int | None = None,
     metrics: MetricsFile | None = None,
     checkpoints: Checkpoints | None = None,
+    placement: Placement | None = None,
     progress: Progress | None = None,
     items: Callable[[PyTree], int] | None = None,
 ) -> Result:
@@ -74,6 +77,7 @@ def run(
       evaluate_every: Steps between evaluations; None: only at the end.
       metrics: Where to append one row per step and per evaluation.
       checkpoints: Where to save the state every so many steps, at the end and on a signal.
+      placement: Where batches lie on several devices; `state` must be placed by it too.
       progress: The display; None: silent.
       items: Counts what `per_second` counts in a batch; by default the elements of its
         `targets`, or of its first leaf's first axis.
@@ -92,25 +96,29 @@ def run(
             raise ValueError(
                 f"`{name}` must be at least 1, but is {value}. Give a positive number."
             )
-    loop = _Loop(step=step, chunk=chunk, metrics=metrics, items=items or _count)
-    with progress or Silent() as display, Watch() as watch:
+    loop = _Loop(
+        step=step, chunk=chunk, metrics=metrics, placement=placement, items=items or _count
+    )
+    display = progress if progress is not None and distributed.first() else Silent()
+    with display, Watch() as watch:
         at = int(state.step)
         while at < steps:
             stop = _stop(at, chunk, steps, evaluate_every, checkpoints and checkpoints.every)
             state = loop.advance(state, batches, at, stop)
             at = stop
             display.update(at, float(loop.history["loss"][-1]), loop.speeds[-1])
+            signal = distributed.agreed(watch.received)
             due = at == steps or (evaluate_every is not None and at % evaluate_every == 0)
-            if evaluate is not None and due and watch.received is None:
+            if evaluate is not None and due and signal is None:
                 display.say(loop.evaluated(evaluate(state)))
-            stopping = watch.received is not None and at < steps
+            stopping = signal is not None and at < steps
             if checkpoints is not None and (at == steps or at % checkpoints.every == 0 or stopping):
                 checkpoints.save(state, loss=loop.held_out(at))
-            if watch.received is not None and stopping:
+            if signal is not None and stopping:
                 display.say(f"stopped by a signal after step {at} of {steps}")
                 if checkpoints is not None:
                     checkpoints.wait()
-                raise Interrupted(loop.result(state), watch.received)
+                raise Interrupted(loop.result(state), signal)
     return loop.result(state)
 
 
@@ -123,9 +131,12 @@ class _Loop:
         step: Step,
         chunk: int,
         metrics: MetricsFile | None,
+        placement: Placement | None,
         items: Callable[[PyTree], int],
     ):
-        self.step, self.chunk, self.metrics, self.items = step, chunk, metrics, items
+        self.step, self.chunk, self.items = step, chunk, items
+        self.metrics = metrics if distributed.first() else None
+        self.placement = placement
         self.history: dict[str, list[float]] = {}
         self.evaluations: list[Evaluation] = []
         self.speeds: list[float] = []
@@ -177,11 +188,14 @@ class _Loop:
         parts = [batches[t] for t in range(start, stop)]
         # A cut chunk is filled up with batches that are not used: one shape, one program.
         parts += parts[-1:] * (self.chunk - len(parts))
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+        return stacked if self.placement is None else self.placement.batches(stacked)
 
     def _compile(self, state: State, stacked: PyTree) -> Callable[..., Any]:
         began = time.perf_counter()
-        program = jax.jit(chunk_of(self.step), donate_argnums=0)
+        # The state stays where it lies, or the next chunk would be another program.
+        placed = (jax.tree.map(lambda x: x.sharding, state), None)
+        program = jax.jit(chunk_of(self.step), donate_argnums=0, out_shardings=placed)
         self._compiled = program.lower(state, stacked, jnp.int32(0)).compile()
         self.compile_seconds = time.perf_counter() - began
         return self._compiled

@@ -57,8 +57,11 @@ class TinyLM(nn.Module):
 class Symbols:
     """Batches whose next symbol is a function of the last."""
 
+    def __init__(self, rows=4):
+        self.rows = rows
+
     def __getitem__(self, step):
-        rows = [np.random.default_rng(step).integers(0, 32, (4, 1))]
+        rows = [np.random.default_rng(step).integers(0, 32, (self.rows, 1))]
         for _ in range(8):
             rows.append((rows[-1] * 5 + 3) % 32)
         rows = np.concatenate(rows, axis=1)
