@@ -9,7 +9,6 @@ from qjax.train.evaluation import gap as gap
 from qjax.train.evaluation import make_evaluator as make_evaluator
 from qjax.train.interruption import Diverged as Diverged
 from qjax.train.interruption import Interrupted as Interrupted
-from qjax.train.loop import Result as Result
 from qjax.train.loop import run as run
 from qjax.train.loss_scale import DynamicScale as DynamicScale
 from qjax.train.loss_scale import LossScale as LossScale
@@ -17,6 +16,12 @@ from qjax.train.loss_scale import StaticScale as StaticScale
 from qjax.train.metrics import MetricsFile as MetricsFile
 from qjax.train.metrics import read_metrics as read_metrics
 from qjax.train.progress import Progress as Progress
+from qjax.train.record import Result as Result
+from qjax.train.schedules import Computed as Computed
+from qjax.train.schedules import Phases as Phases
+from qjax.train.schedules import Piecewise as Piecewise
+from qjax.train.schedules import Plateau as Plateau
+from qjax.train.schedules import Schedule as Schedule
 from qjax.train.sharding import Placement as Placement
 from qjax.train.sharding import make_mesh as make_mesh
 from qjax.train.state import State as State

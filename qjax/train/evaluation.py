@@ -1,6 +1,7 @@
 """The held-out loss, batch by batch, and the paired comparison of two runs. Nothing trains here."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qjax._typing import Array, PyTree
+from qjax.train.schedules import Phases
 from qjax.train.state import State
 from qjax.train.step import Step
 
@@ -37,7 +39,7 @@ class Evaluation:
 
 
 def make_evaluator(step: Step, batches: Sequence[PyTree]) -> Callable[[State], Evaluation]:
-    """Returns a function from a state to its losses on `batches`, compiled once.
+    """Returns a function from a state to its losses on `batches`, compiled once (per phase).
 
     Raises:
       ValueError: If there are no batches.
@@ -46,16 +48,23 @@ def make_evaluator(step: Step, batches: Sequence[PyTree]) -> Callable[[State], E
         raise ValueError("An evaluation needs at least one batch, but `batches` is empty.")
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
-    @jax.jit
-    def losses(state: State, stacked: PyTree) -> Array:
+    @functools.partial(jax.jit, static_argnums=0)
+    def losses(phase: int, state: State, stacked: PyTree) -> Array:
+        now = step.in_phase(phase)
+
         def one(args: tuple[Array, PyTree]) -> Array:
             index, batch = args
             # The same noise at every evaluation and in every run, so that differences are paired.
-            return step.evaluate(state, batch, jax.random.fold_in(jax.random.key(0), index))
+            return now.evaluate(state, batch, jax.random.fold_in(jax.random.key(0), index))
 
         return jax.lax.map(one, (jnp.arange(len(batches)), stacked))
 
-    return lambda state: Evaluation(int(state.step), np.asarray(losses(state, stacked)))
+    def evaluate(state: State) -> Evaluation:
+        taken = int(state.step)
+        phase = step.recipe.phase(taken) if isinstance(step.recipe, Phases) else 0
+        return Evaluation(taken, np.asarray(losses(phase, state, stacked)))
+
+    return evaluate
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -14,18 +14,21 @@ import optax
 from qjax._typing import Array, DTypeLike, Key, PyTree
 from qjax.train.gradients import narrow, value_and_gradient
 from qjax.train.loss_scale import LossScale
+from qjax.train.schedules import Phases, Schedule
 from qjax.train.state import State
 from qjax.train.tasks import Task
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+# Compared by identity: a step holds functions, and `jax.jit(step)` needs it hashable.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
     """How one step is taken. Calling it maps (state, batch) to (state, metrics).
 
     Attributes:
       task: What is trained.
       optimizer: An optax transformation.
-      recipe: Applied to the task's model in every step; None leaves the model as it is.
+      recipe: Applied to the task's model in every step: a recipe, a `Schedule`, or `Phases`
+        (which only `run` follows); None leaves the model as it is.
       accumulate: Parts a batch is split into, one after the other, their gradients averaged.
       clip: Largest global norm of the gradient; None does not clip.
       compute_dtype: Floating-point dtype the model sees its parameters in; the optimizer
@@ -67,6 +70,7 @@ class Step:
                 variables=variables,
                 loss_scale=None if self.loss_scale is None else self.loss_scale.init(),
                 average=None if self.ema is None else narrow(params, jnp.float32),
+                schedule=self.recipe.init() if isinstance(self.recipe, Schedule) else None,
             )
 
         return jax.jit(build)(key)
@@ -89,7 +93,7 @@ class Step:
             state.variables,
             batch,
             key=jax.random.fold_in(state.key, state.step),
-            recipe=self.recipe,
+            recipe=self.current(state),
             scale=scale,
             accumulate=self.accumulate,
             compute_dtype=self.compute_dtype,
@@ -107,16 +111,39 @@ class Step:
             opt_state=opt_state,
             variables=result.variables,
         )
-        following = self._averaged(self._scaled(state, following, jnp.isfinite(norm)))
-        return following, {"loss": result.loss, "grad_norm": norm, **result.metrics}
+        metrics = {"loss": result.loss, "grad_norm": norm, **result.metrics}
+        if isinstance(self.recipe, Schedule):
+            following = following.replace(schedule=self.recipe.update(state.schedule, metrics))
+        return self._averaged(self._scaled(state, following, jnp.isfinite(norm))), metrics
 
     def evaluate(self, state: State, batch: PyTree, key: Key) -> Array:
         """Returns the loss of a batch, float32 scalar, using averaged parameters if there are."""
         params = state.params if state.average is None else state.average
         params = narrow(params, self.compute_dtype)
         return self.task.loss(
-            params, state.variables, batch, key=key, recipe=self.recipe, mode="evaluate"
+            params, state.variables, batch, key=key, recipe=self.current(state), mode="evaluate"
         ).loss
+
+    def current(self, state: State) -> Any:
+        """Returns the recipe that holds after `state.step` steps, or None.
+
+        Raises:
+          TypeError: If the recipe is `Phases`, each of which is a program of its own.
+        """
+        if isinstance(self.recipe, Phases):
+            raise TypeError(
+                "One program computes in one phase, but the step's `recipe` is `Phases`. Train "
+                "with `run`, or take the step of a phase: `step.in_phase(k)`."
+            )
+        if isinstance(self.recipe, Schedule):
+            return self.recipe.recipe(state.step, state.schedule)
+        return self.recipe
+
+    def in_phase(self, index: int) -> "Step":
+        """Returns the step of one phase; itself where the recipe has no phases."""
+        if not isinstance(self.recipe, Phases):
+            return self
+        return dataclasses.replace(self, recipe=self.recipe.recipes[index])
 
     def _scaled(self, before: State, after: State, finite: Array) -> State:
         """Moves the loss scale on; where it says so, an overflowing step leaves no trace."""
