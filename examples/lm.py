@@ -27,10 +27,10 @@ class Size:
       vocabulary: Number of different bytes.
     """
 
-    layers: int = 4
+    layers: int = 2
     width: int = 256
     heads: int = 4
-    length: int = 128
+    length: int = 64
     vocabulary: int = 256
 
 
@@ -69,5 +69,5 @@ class LanguageModel(nn.Module):
         x = x + positions[: tokens.shape[1]]
         for i in range(size.layers):
             x = Block(size, name=f"block_{i}")(x, mask)
-        x = nn.RMSNorm(name="before_lm_head")(x)
+        x = nn.RMSNorm(name="last_norm")(x)
         return nn.Dense(size.vocabulary, use_bias=False, kernel_init=small, name="lm_head")(x)

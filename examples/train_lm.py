@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="recipes to train beside float32 (names; default: mxfp8)",
     )
-    add("--steps", type=int, default=600, help="training steps (count; default: 600)")
+    add("--steps", type=int, default=1500, help="training steps (count; default: 1500)")
     add(
         "--out",
         type=pathlib.Path,
@@ -62,7 +62,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="features of the residual stream (count, a multiple of --heads; default: 256)",
     )
     add("--heads", type=int, default=4, help="attention heads per block (count; default: 4)")
-    add("--length", type=int, default=128, help="context (bytes; default: 128)")
+    add("--length", type=int, default=64, help="context (bytes; default: 64)")
     add("--batch", type=int, default=8, help="windows per step (count; default: 8)")
     add(
         "--learning-rate",
