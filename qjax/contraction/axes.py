@@ -8,6 +8,7 @@ Nothing is computed here.
 import dataclasses
 import math
 from collections.abc import Hashable, Sequence
+from typing import Protocol
 
 from qjax.contraction.policy import Leg
 
@@ -27,13 +28,34 @@ class OperandAxes:
     batch: tuple[int, ...]
 
 
+class Axes(Protocol):
+    """Says which axes each leg of an operation contracts, and what a leg costs."""
+
+    def leg(self, leg: Leg) -> tuple[OperandAxes, OperandAxes]:
+        """Axes of both operands of a leg, in the order of the fields of `Gemm`."""
+        ...
+
+    def flops(self, lhs_shape: Sequence[int], rhs_shape: Sequence[int]) -> int:
+        """Multiplications and additions of one leg: the same for all three."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Labelling:
-    """One label for each axis of the two operands and of the result."""
+    """One label for each axis of the two operands and of the result.
+
+    Attributes:
+      lhs: Labels of the left operand.
+      rhs: Labels of the right operand.
+      out: Labels of the result.
+      apart: Labels whose indices are separate products, such as the experts of a ragged
+        product: no scale of finite extent spans two of them.
+    """
 
     lhs: Labels
     rhs: Labels
     out: Labels
+    apart: Labels = ()
 
     def leg(self, leg: Leg) -> tuple[OperandAxes, OperandAxes]:
         """Axes of both operands of a leg, in the order of the fields of `Gemm`."""
@@ -42,20 +64,27 @@ class Labelling:
             "dlhs": (self.out, self.rhs, self.lhs),
             "drhs": (self.lhs, self.out, self.rhs),
         }[leg]
-        return _roles(first, second, result), _roles(second, first, result)
+        return (
+            _roles(first, second, result, self.apart),
+            _roles(second, first, result, self.apart),
+        )
 
     def flops(self, lhs_shape: Sequence[int], rhs_shape: Sequence[int]) -> int:
         """Multiplications and additions of one leg: the same for all three."""
         sizes = dict(zip(self.lhs, lhs_shape)) | dict(zip(self.rhs, rhs_shape))
-        return 2 * math.prod(sizes.values())
+        return 2 * math.prod(n for label, n in sizes.items() if label not in self.apart)
 
 
-def _roles(own: Labels, other: Labels, result: Labels) -> OperandAxes:
+def _roles(own: Labels, other: Labels, result: Labels, apart: Labels) -> OperandAxes:
     # A label that the other operand lacks is not contracted with it: it is kept (or, if
     # the result lacks it too, summed within the operand, which a scale may not straddle).
     return OperandAxes(
         contract=tuple(i for i, label in enumerate(own) if label in other and label not in result),
-        batch=tuple(i for i, label in enumerate(own) if label in other and label in result),
+        batch=tuple(
+            i
+            for i, label in enumerate(own)
+            if (label in other and label in result) or label in apart
+        ),
     )
 
 

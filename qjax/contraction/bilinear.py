@@ -13,26 +13,32 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array, DTypeLike, Key, PyTree
-from qjax.contraction.axes import Labelling
+from qjax.contraction.axes import Axes
 from qjax.contraction.policy import LEGS, Gemm, Leg, Policy
 
 
 class Operation(Protocol):
     """A bilinear operation: hashable, and callable on two arrays.
 
+    Some take further arrays that they are not linear in, such as the sizes of groups.
     `labels` says which axes are contracted, given the numbers of axes of the operands;
     `accumulate` gives the same operation with its result left in the dtype asked for.
     """
 
-    def __call__(self, lhs: Array, rhs: Array) -> Array: ...
+    def __call__(self, lhs: Array, rhs: Array, *extra: Array) -> Array: ...
 
-    def labels(self, lhs_ndim: int, rhs_ndim: int) -> Labelling: ...
+    def labels(self, lhs_ndim: int, rhs_ndim: int) -> Axes: ...
 
     def accumulate(self, dtype: DTypeLike) -> "Operation": ...
 
 
 def contract(
-    op: Operation, lhs: Array, rhs: Array, policy: Policy, key: Key | None = None
+    op: Operation,
+    lhs: Array,
+    rhs: Array,
+    policy: Policy,
+    key: Key | None = None,
+    extra: tuple[Array, ...] = (),
 ) -> Array:
     """Computes `op(lhs, rhs)` and its gradients as `policy` says.
 
@@ -49,38 +55,45 @@ def contract(
         own noise, derived from the key and the operand's role.
     """
     if policy.is_identity:
-        return op(lhs, rhs)
+        return op(lhs, rhs, *extra)
     static, numbers = _split(policy)
-    return _bilinear(op, static, lhs, rhs, numbers, key)
+    return _bilinear(op, static, lhs, rhs, extra, numbers, key)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _bilinear(op, static, lhs, rhs, numbers, key):
-    return _forward(op, static, lhs, rhs, numbers, key)[0]
+def _bilinear(op, static, lhs, rhs, extra, numbers, key):
+    return _forward(op, static, lhs, rhs, extra, numbers, key)[0]
 
 
-def _forward(op, static, lhs, rhs, numbers, key):
+def _forward(op, static, lhs, rhs, extra, numbers, key):
     policy = _merge(static, numbers)
-    residuals = (lhs, rhs, numbers, key)
+    residuals = (lhs, rhs, extra, numbers, key)
     if policy.fwd.is_identity:
-        return op(lhs, rhs), residuals
+        return op(lhs, rhs, *extra), residuals
     wide = _wide(lhs, rhs)
     labels = op.labels(lhs.ndim, rhs.ndim)
     first, second = _quantized(labels, "fwd", policy.fwd, (lhs, rhs), key, wide)
-    out = op.accumulate(wide)(first, second)
-    return out.astype(jax.eval_shape(op, lhs, rhs).dtype), residuals
+    out = op.accumulate(wide)(first, second, *extra)
+    return out.astype(jax.eval_shape(op, lhs, rhs, *extra).dtype), residuals
 
 
 def _backward(op, static, residuals, cotangent):
-    lhs, rhs, numbers, key = residuals
+    lhs, rhs, extra, numbers, key = residuals
     policy = _merge(static, numbers)
-    dlhs = _transpose(op, "dlhs", policy.dlhs, lhs, rhs, cotangent, key)
-    drhs = _transpose(op, "drhs", policy.drhs, lhs, rhs, cotangent, key)
-    return dlhs, drhs, None, None
+    dlhs = _transpose(op, "dlhs", policy.dlhs, lhs, rhs, extra, cotangent, key)
+    drhs = _transpose(op, "drhs", policy.drhs, lhs, rhs, extra, cotangent, key)
+    return dlhs, drhs, None, None, None
 
 
 def _transpose(
-    op: Operation, leg: Leg, gemm: Gemm, lhs: Array, rhs: Array, cotangent: Array, key: Key | None
+    op: Operation,
+    leg: Leg,
+    gemm: Gemm,
+    lhs: Array,
+    rhs: Array,
+    extra: tuple[Array, ...],
+    cotangent: Array,
+    key: Key | None,
 ) -> Array:
     left = leg == "dlhs"
     primal = lhs if left else rhs
@@ -94,8 +107,9 @@ def _transpose(
         first, second = _quantized(labels, leg, gemm, pair, key, wide)
         lhs, rhs, cotangent = (lhs, second, first) if left else (first, rhs, second)
         op, dtype = op.accumulate(wide), wide
-    linear = (lambda x: op(x, rhs)) if left else (lambda x: op(lhs, x))
-    (gradient,) = jax.linear_transpose(linear, jax.ShapeDtypeStruct(primal.shape, dtype))(cotangent)
+    linear = (lambda x: op(x, rhs, *extra)) if left else (lambda x: op(lhs, x, *extra))
+    # An array stands for its type here: it knows its sharding and manual axes too.
+    (gradient,) = jax.linear_transpose(linear, primal.astype(dtype))(cotangent)
     return gradient.astype(primal.dtype)
 
 
@@ -103,7 +117,7 @@ _bilinear.defvjp(_forward, _backward)
 
 
 def _quantized(
-    labels: Labelling,
+    labels: Axes,
     leg: Leg,
     gemm: Gemm,
     operands: tuple[Array, Array],

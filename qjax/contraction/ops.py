@@ -58,7 +58,7 @@ def dot_general(
         preferred_element_type,
         out_sharding,
     )
-    return _checked("dot_general", op, lhs, rhs, policy, key)
+    return checked("dot_general", op, lhs, rhs, policy, key)
 
 
 def einsum(
@@ -96,7 +96,7 @@ def einsum(
         return jnp.einsum(f"{terms[0]}->{out}", *operands, **settings)  # type: ignore[call-overload]
     if len(operands) == 2:
         op = Einsum(f"{','.join(terms)}->{out}", **settings)
-        return _checked("einsum", op, *operands, policy, key)
+        return checked("einsum", op, *operands, policy, key)
     return _chain(list(terms), out, list(operands), settings, policy, key)
 
 
@@ -125,9 +125,16 @@ def _chain(terms, out, operands, settings, policy, key) -> Array:
     return operands[0]
 
 
-def _checked(
-    name: str, op: Operation, lhs: Array, rhs: Array, policy: Policy, key: Key | None
+def checked(
+    name: str,
+    op: Operation,
+    lhs: Array,
+    rhs: Array,
+    policy: Policy,
+    key: Key | None,
+    extra: tuple[Array, ...] = (),
 ) -> Array:
+    """Checks what came to the door `name`, then contracts; see `bilinear.contract`."""
     _check_policy(name, policy)
     _check_key(name, policy, key)
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
@@ -141,7 +148,7 @@ def _checked(
                     "contraction as it is."
                 )
     with record(name, op, lhs, rhs, policy):
-        return contract(op, lhs, rhs, policy, key)
+        return contract(op, lhs, rhs, policy, key, extra)
 
 
 def _check_policy(name: str, policy: object) -> None:

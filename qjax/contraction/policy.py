@@ -120,6 +120,16 @@ class Policy:
             )
         }
 
+    def flipped(self) -> "Policy":
+        """The policy of the same contraction with its operands in the other order."""
+
+        def flip(gemm: Gemm) -> Gemm:
+            return dataclasses.replace(gemm, lhs=gemm.rhs, rhs=gemm.lhs)
+
+        return dataclasses.replace(
+            self, fwd=flip(self.fwd), dlhs=flip(self.drhs), drhs=flip(self.dlhs)
+        )
+
     @classmethod
     def all(cls, quantizer: Quantizer, *, cotangent: Quantizer | None = None) -> "Policy":
         """The policy that quantizes all six operands alike.

@@ -23,6 +23,8 @@ CONTRACTIONS = {
 }
 _MARK = re.compile(rf"{SCOPE}\[(\w+)(?::(\d+))?\]")
 
+_TRANSFORMED = re.compile(r"(?:(?:jvp|transpose|vmap|pmap|jit|checkpoint)\()+(.*?)\)+")
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -53,7 +55,7 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
     What is computed and never used is passed over.
     """
     for eqn in _live(program):
-        here = scopes + tuple(s for s in str(eqn.source_info.name_stack).split("/") if s)
+        here = scopes_of(eqn, scopes)
         mark = next((m for s in here if (m := _MARK.fullmatch(s))), None)
         if mark is not None:
             # Inside stand the emulated products of this one contraction: it counts once,
@@ -81,6 +83,25 @@ def _live(program: Jaxpr) -> list[JaxprEqn]:
             live.append(eqn)
             used.update(v for v in eqn.invars if isinstance(v, Var))
     return live[::-1]
+
+
+def scopes_of(eqn: JaxprEqn, outer: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that surround an equation, inside those that surround its program.
+
+    What JAX adds for its own transformations, as in `transpose(jvp(name))`, is left out.
+    """
+    names = (_TRANSFORMED.sub(r"\1", s) for s in str(eqn.source_info.name_stack).split("/"))
+    return outer + tuple(name for name in names if name)
+
+
+def is_gradient(eqn: JaxprEqn) -> bool:
+    """Whether an equation stands in the backward pass of a derivative taken inside."""
+    return "transpose(" in str(eqn.source_info.name_stack)
+
+
+def is_marked(scopes: tuple[str, ...]) -> bool:
+    """Whether the names say that this library has quantized the contraction inside."""
+    return any(_MARK.fullmatch(s) for s in scopes)
 
 
 def _inside(eqn: JaxprEqn, scopes: tuple[str, ...], times: int) -> Iterator[Found]:

@@ -1,0 +1,147 @@
+"""Convolutions with quantized operands and gradients, in any number of dimensions.
+
+A convolution sums over the input channels and the window. The window slides, so an axis of
+space is contracted and kept at once; scales treat it as contracted. One per channel of the
+kernel and one per image of the input can then be taken out of the sum, and tiles run along
+the channels first and then along space.
+"""
+
+import dataclasses
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from qjax._typing import Array, DTypeLike, Key, Shape
+from qjax.contraction.axes import OperandAxes
+from qjax.contraction.ops import checked
+from qjax.contraction.policy import Leg, Policy
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """`jax.lax.conv_general_dilated` with everything but its operands fixed."""
+
+    window_strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    lhs_dilation: tuple[int, ...]
+    rhs_dilation: tuple[int, ...]
+    dimension_numbers: jax.lax.ConvDimensionNumbers
+    feature_group_count: int = 1
+    batch_group_count: int = 1
+    precision: Hashable = None
+    preferred_element_type: DTypeLike | None = None
+    out_sharding: Hashable = None
+
+    def __call__(self, lhs: Array, rhs: Array) -> Array:
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return jax.lax.conv_general_dilated(lhs, rhs, **settings)
+
+    def labels(self, lhs_ndim: int, rhs_ndim: int) -> "Convolution":
+        del lhs_ndim, rhs_ndim  # They are the lengths of the specs.
+        return self
+
+    def leg(self, leg: Leg) -> tuple[OperandAxes, OperandAxes]:
+        """Axes of both operands of a leg, in the order of the fields of `Gemm`."""
+        numbers = self.dimension_numbers
+        lhs, rhs, out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
+        if leg == "fwd":
+            return _over(lhs, 1), _over(rhs, 1)
+        if leg == "dlhs":
+            return _over(out, 1), _over(rhs, 0)
+        return _over(lhs, 0), _over(out, 0)
+
+    def flops(self, lhs_shape: Sequence[int], rhs_shape: Sequence[int]) -> int:
+        """Multiplications and additions of one leg, those with padding included."""
+        operands = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (lhs_shape, rhs_shape)]
+        channels = rhs_shape[self.dimension_numbers.rhs_spec[0]]
+        return 2 * jax.eval_shape(self, *operands).size * math.prod(rhs_shape) // max(channels, 1)
+
+    def accumulate(self, dtype: DTypeLike) -> "Convolution":
+        return dataclasses.replace(self, preferred_element_type=jnp.dtype(dtype))
+
+
+def _over(spec: Sequence[int], features: int) -> OperandAxes:
+    # Flattened in order, so tiles run along the features first.
+    return OperandAxes(contract=(*spec[2:], spec[features]), batch=())
+
+
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: Padding,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Hashable = None,
+    preferred_element_type: DTypeLike | None = None,
+    out_sharding: Hashable = None,
+    *,
+    policy: Policy,
+    key: Key | None = None,
+) -> Array:
+    """Computes `jax.lax.conv_general_dilated` with quantized operands and gradients.
+
+    Args:
+      lhs: Array of floating point: the images.
+      rhs: Array of floating point: the kernel.
+      window_strides: As in JAX, like the arguments below.
+      padding: "SAME", "VALID", or pairs of numbers.
+      lhs_dilation: Dilation of the images.
+      rhs_dilation: Dilation of the kernel.
+      dimension_numbers: Which axes are batch, features and space.
+      feature_group_count: Groups of features.
+      batch_group_count: Groups of the batch.
+      precision: As in JAX.
+      preferred_element_type: Dtype of the result.
+      out_sharding: As in JAX.
+      policy: How the six operands are quantized.
+      key: Key of the noise, needed where `policy` rounds stochastically.
+
+    Returns:
+      The convolution, in the shape and dtype that JAX gives.
+
+    Raises:
+      TypeError: If an operand is not of floating point, or `policy` is no `Policy`.
+      ValueError: If `policy` rounds stochastically and `key` is None.
+    """
+    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
+    numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    ones = (1,) * (lhs.ndim - 2)
+    before = tuple(lhs_dilation or ones)
+    within = tuple(rhs_dilation or ones)
+    if isinstance(padding, str):
+        padding = _padding(lhs.shape, rhs.shape, numbers, window_strides, within, padding)
+    op = Convolution(
+        tuple(window_strides),
+        tuple((int(low), int(high)) for low, high in padding),
+        before,
+        within,
+        numbers,
+        feature_group_count,
+        batch_group_count,
+        precision,
+        preferred_element_type,
+        out_sharding,
+    )
+    return checked("conv_general_dilated", op, lhs, rhs, policy, key)
+
+
+def _padding(
+    lhs: Shape,
+    rhs: Shape,
+    numbers: jax.lax.ConvDimensionNumbers,
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    padding: str,
+) -> Sequence[tuple[int, int]]:
+    window = [rhs[i] for i in numbers.rhs_spec[2:]]
+    reach = [(n - 1) * d + 1 if n else 0 for n, d in zip(window, dilation)]
+    return jax.lax.padtype_to_pads([lhs[i] for i in numbers.lhs_spec[2:]], reach, strides, padding)

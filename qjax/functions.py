@@ -1,0 +1,173 @@
+"""The door for any JAX function: Equinox, Haiku, or written by hand.
+
+The function is traced when it is called, and its contractions are replaced in the traced
+program; nothing of JAX is patched, so the function itself stays as it is. Paths come from
+`jax.named_scope`. Flax modules have doors of their own, which see layers instead.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from qjax._typing import Key, PyTree
+from qjax.contraction.record import enter_region
+from qjax.recipes import Recipe
+from qjax.recipes.matching import Matching
+from qjax.recipes.report import Report, build
+from qjax.recipes.rewrite import Decision, Rewriter
+from qjax.recipes.roles import Role
+
+Names = int | str | Sequence[int | str]
+
+
+class QuantizedFunction:
+    """A function whose contractions compute by a recipe.
+
+    It takes what the original takes, and `quant_key=`, the key of stochastic roundings. It
+    can be differentiated, mapped and compiled like any other. Outside of `jax.jit` it is
+    traced at every call, so compile it: `jax.jit(qjax.quantize(f, recipe))`. Where the
+    function differentiates inside, quantize what is differentiated instead.
+
+    Attributes:
+      function: The original function.
+      recipe: What it computes in.
+      weights: Positions and names of the arguments that hold weights.
+    """
+
+    def __init__(self, function: Callable[..., Any], recipe: Recipe, weights: Names = ()):
+        self.function = function
+        self.recipe = recipe
+        self.weights = (weights,) if isinstance(weights, int | str) else tuple(weights)
+        _check_weights(function, self.weights)
+        self._matching = Matching(recipe)
+        self._rewriter = Rewriter(self._choose)
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: Any, quant_key: Key | None = None, **kwargs: Any) -> Any:
+        """Computes the function by its recipe.
+
+        Raises:
+          ValueError: If the recipe rounds stochastically and `quant_key` is None; if a
+            contraction stands where it cannot be replaced; if no rule matches anything.
+        """
+        call = _Call(self.function, args, kwargs)
+        enter_region("", self.recipe)
+        roles = call.roles(self.weights)
+        leaves = self._rewriter.apply(call, *call.arrays, key=quant_key, roles=roles)
+        self._matching.tell()
+        return call.results(leaves)
+
+    def _choose(self, op: str, scopes: tuple[str, ...]) -> Decision | None:
+        path = _path_of(scopes)
+        rule = self._matching.rule(path, op)
+        return None if rule is None else Decision(rule.policy, path, str(rule))
+
+
+def quantize_function(
+    function: Callable[..., Any], recipe: Recipe, *, weights: Names = ()
+) -> QuantizedFunction:
+    """Gives the function that computes by `recipe`; see `QuantizedFunction`.
+
+    Args:
+      function: Function of arrays in pytrees; what is no array counts as static.
+      recipe: What its contractions compute in, by `jax.named_scope` and operation. In a
+        traced program `jnp.einsum`, `jnp.dot` and `@` are all "dot_general".
+      weights: Positions or names of the arguments that hold weights. A contraction whose
+        left operand comes from these alone, and whose right one does not, gets its policy
+        with the sides exchanged. Where empty, the right operand is taken for the weight.
+
+    Raises:
+      ValueError: If `weights` names no argument of the function.
+    """
+    if isinstance(function, QuantizedFunction):
+        function, weights = function.function, weights or function.weights
+    return QuantizedFunction(function, recipe, weights)
+
+
+def report(function: Callable[..., Any], *inputs: PyTree, **kwargs: Any) -> Report:
+    """Lists what every contraction of `function(*inputs, **kwargs)` computes in.
+
+    Args:
+      function: A function, quantized or not.
+      *inputs: Example inputs; arrays or `jax.ShapeDtypeStruct`.
+      **kwargs: Passed on to the function.
+    """
+    if isinstance(function, QuantizedFunction):
+        # What was traced before would not be heard again.
+        fresh = QuantizedFunction(function.function, function.recipe, function.weights)
+        function = functools.partial(fresh, quant_key=jax.random.key(0))
+    call = _Call(function, inputs, kwargs)
+    return build(call, *call.arrays, path_of=_path_of)
+
+
+@dataclasses.dataclass
+class _Call:
+    """A call as a function of its arrays alone; the rest of its arguments is static."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __post_init__(self):
+        self._paths, self._tree = jax.tree.flatten_with_path((self.args, self.kwargs))
+        self._dynamic = [_is_array(leaf) for _, leaf in self._paths]
+
+    @property
+    def arrays(self) -> list[Any]:
+        return [leaf for (_, leaf), moves in zip(self._paths, self._dynamic) if moves]
+
+    def roles(self, weights: Sequence[int | str]) -> list[Role]:
+        """Roles of the arrays."""
+        names = _parameters(self.function)
+        roles = []
+        for (path, _), moves in zip(self._paths, self._dynamic):
+            place = path[1].idx if path[0].idx == 0 else path[1].key
+            name = names[place] if isinstance(place, int) and place < len(names) else place
+            held = place in weights or name in weights
+            if moves:
+                roles.append(Role.WEIGHT if held else Role.ACTIVATION)
+        return roles
+
+    def __call__(self, *arrays: Any) -> list[Any]:
+        given = iter(arrays)
+        leaves = [next(given) if m else leaf for (_, leaf), m in zip(self._paths, self._dynamic)]
+        args, kwargs = jax.tree.unflatten(self._tree, leaves)
+        out, self._out_tree = jax.tree.flatten(self.function(*args, **kwargs))
+        self._out = [None if _is_array(leaf) else (leaf,) for leaf in out]
+        return [leaf for leaf in out if _is_array(leaf)]
+
+    def results(self, arrays: Sequence[Any]) -> Any:
+        """What the function returned, with `arrays` for its arrays."""
+        given = iter(arrays)
+        leaves = [next(given) if static is None else static[0] for static in self._out]
+        return jax.tree.unflatten(self._out_tree, leaves)
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # Some callables written in C have no signature.
+        return []
+
+
+def _check_weights(function: Callable[..., Any], weights: Sequence[int | str]) -> None:
+    names = _parameters(function)
+    for weight in weights:
+        if isinstance(weight, str) and names and weight not in names:
+            raise ValueError(
+                f"`weights` names the argument {weight!r}, but the function takes {names}. "
+                "Name its arguments, or give their positions."
+            )
+
+
+def _path_of(scopes: tuple[str, ...]) -> str:
+    return "/".join(scopes)

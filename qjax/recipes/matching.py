@@ -1,0 +1,49 @@
+"""Applies a recipe while a model is traced, and tells which of its rules matched nothing."""
+
+import warnings
+
+from qjax.recipes.report import unmatched_message
+from qjax.recipes.rules import Recipe, Rule
+
+
+class UnmatchedRuleWarning(UserWarning):
+    """A rule of a recipe matched nothing in the model that was called."""
+
+
+class Matching:
+    """A recipe, and what of it was used so far.
+
+    Attributes:
+      recipe: The recipe.
+      used: Places of the rules that matched something.
+      paths: The paths that were asked for, in order.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.used: set[int] = set()
+        self.paths: dict[str, None] = {}
+
+    def rule(self, path: str, op: str) -> Rule | None:
+        """The rule for the operation `op` at `path`; None where it stays as it is."""
+        self.paths[path] = None
+        match = self.recipe.match(path, op)
+        if match is None:
+            return None
+        self.used.add(match[0])
+        return None if match[1].policy.is_identity else match[1]
+
+    def tell(self, *, stacklevel: int = 3) -> None:
+        """Tells that a rule which quantizes something has matched nothing.
+
+        Raises:
+          ValueError: If no rule at all has matched. Otherwise an `UnmatchedRuleWarning` is
+            given for each rule.
+        """
+        for n, rule in self.recipe.unmatched(self.used):
+            if rule.policy.is_identity:
+                continue  # Nothing was to be quantized, so nothing is missing.
+            message = unmatched_message(self.recipe, n, rule, list(self.paths))
+            if not self.used:
+                raise ValueError(message)
+            warnings.warn(message, UnmatchedRuleWarning, stacklevel=stacklevel)

@@ -1,0 +1,263 @@
+"""Rewriting inside programs that hold programs: calls, loops, branches and rules.
+
+Each handler rebuilds one construct through JAX's public function for it, with a rewritten
+body. A construct that is not known here, and holds something to be replaced, is refused.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import (
+    ClosedJaxpr,
+    DebugInfo,
+    Jaxpr,
+    JaxprEqn,
+    gensym,
+    jaxpr_as_fun,
+    jaxprs_in_params,
+)
+
+from qjax._typing import Key
+from qjax.recipes.roles import Role, outputs, scan_inputs, while_inputs
+from qjax.recipes.walk import scopes_of
+
+if TYPE_CHECKING:
+    from qjax.recipes.rewrite import Place, Rewriter
+
+Handler = Callable[..., Sequence[Any]]
+
+
+def programs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """The programs that an equation holds."""
+    yield from jaxprs_in_params(eqn.params)
+
+
+def call(
+    rewriter: "Rewriter", eqn: JaxprEqn, args: list[Any], roles: list[Role], place: "Place"
+) -> Sequence[Any]:
+    """Evaluates an equation that holds programs, with these rewritten.
+
+    Raises:
+      ValueError: If the construct is not known.
+    """
+    handler = _HANDLERS.get(eqn.primitive.name)
+    if handler is None:
+        known = ", ".join(sorted(_HANDLERS))
+        raise ValueError(
+            f"`quantize` was asked for a contraction inside {eqn.primitive.name!r} at "
+            f"{'/'.join(place.scopes) or 'the top'!r}, where it cannot be replaced; it can inside "
+            f"{known}. Exempt it by a rule with `Policy()`, or call `qjax.dot_general` there."
+        )
+    return handler(rewriter, eqn, args, roles, place)
+
+
+def _alone(eqn: JaxprEqn) -> ClosedJaxpr:
+    """The program that consists of one equation, with an argument for each operand."""
+    new = gensym()
+    invars = [new(v.aval) for v in eqn.invars]
+    names = DebugInfo("qjax", eqn.primitive.name, None, None)
+    only = eqn.replace(invars=invars)
+    return ClosedJaxpr(Jaxpr((), invars, eqn.outvars, [only], eqn.effects, names), ())
+
+
+def _is_inexact(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _closed(program: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
+    return program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ())
+
+
+def _inline(rewriter, eqn, args, roles, place):
+    params = eqn.params
+    program = _closed(params.get("call_jaxpr", params.get("jaxpr")))
+    return rewriter.run(program, args, roles, place)
+
+
+def _jit(rewriter, eqn, args, roles, place):
+    params = eqn.params
+    program: ClosedJaxpr = params["jaxpr"]
+    at = dataclasses.replace(place, key=None)
+    identity = (program, at, tuple(roles))
+    if identity not in rewriter.compiled:
+
+        def body(key: Key | None, *args: Any) -> Any:
+            return rewriter.run(program, args, roles, dataclasses.replace(at, key=key))
+
+        body.__name__ = params["name"]
+        settings: dict[str, Any] = {}
+        for name in ("in_shardings", "out_shardings"):
+            given = tuple(s if isinstance(s, jax.sharding.Sharding) else None for s in params[name])
+            if any(given):
+                settings[name] = (None, *given) if name == "in_shardings" else list(given)
+        rewriter.compiled[identity] = jax.jit(body, inline=params["inline"], **settings)
+    return rewriter.compiled[identity](place.key, *args)
+
+
+def _checkpoint(rewriter, eqn, args, roles, place):
+    params = eqn.params
+    def body(key: Key | None, *args: Any) -> Any:
+        here = dataclasses.replace(place, key=key)
+        return rewriter.run(_closed(params["jaxpr"]), args, roles, here)
+
+    keep = {name: params[name] for name in ("prevent_cse", "policy")}
+    return jax.checkpoint(body, **keep)(place.key, *args)
+
+
+def _scan(rewriter, eqn, args, roles, place):
+    params = eqn.params
+    program, consts, carry = params["jaxpr"], params["num_consts"], params["num_carry"]
+    inside = scan_inputs(params, roles)
+    fixed, start, xs = args[:consts], args[consts : consts + carry], args[consts + carry :]
+    noise = rewriter.wants_in(program.jaxpr, place.scopes).noise
+
+    def body(carried: list[Any], x: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
+        out = rewriter.run(program, [*fixed, *carried, *x[1]], inside, _turn(place, x[0]))
+        return out[:carry], out[carry:]
+
+    turns = jnp.arange(params["length"], dtype=jnp.uint32) if noise else None
+    keep = {name: params[name] for name in ("reverse", "length", "unroll")}
+    last, ys = jax.lax.scan(body, start, (turns, xs), **keep)
+    return [*last, *ys]
+
+
+def _while(rewriter, eqn, args, roles, place):
+    params = eqn.params
+    n, m = params["cond_nconsts"], params["body_nconsts"]
+    tests, body = params["cond_jaxpr"], params["body_jaxpr"]
+    inside = while_inputs(params, roles)
+    asked = [rewriter.wants_in(p.jaxpr, place.scopes) for p in (tests, body)]
+    noise = any(one is not None and one.noise for one in asked)
+
+    def go_on(state: tuple[Any, list[Any]]) -> Any:
+        values = [*args[:n], *state[1]]
+        seen = [*roles[:n], *inside[m:]]
+        return rewriter.run(tests, values, seen, _turn(place, state[0]))[0]
+
+    def step(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
+        turn, values = state
+        out = rewriter.run(body, [*args[n : n + m], *values], inside, _turn(place, turn))
+        return (None if turn is None else turn + 1), out
+
+    first = jnp.zeros((), jnp.uint32) if noise else None
+    return jax.lax.while_loop(go_on, step, (first, args[n + m :]))[1]
+
+
+def _cond(rewriter, eqn, args, roles, place):
+    params = eqn.params
+    branches = [
+        lambda key, *operands, program=program: rewriter.run(
+            program, operands, roles[1:], dataclasses.replace(place, key=key)
+        )
+        for program in params["branches"]
+    ]
+    return jax.lax.switch(args[0], branches, place.key, *args[1:])
+
+
+def _turn(place: "Place", turn: Any) -> "Place":
+    if turn is None or place.key is None:
+        return place
+    return dataclasses.replace(place, key=jax.random.fold_in(place.key, turn))
+
+
+def _custom_vjp(rewriter, eqn, args, roles, place):
+    """Keeps the user's rule, with the contractions of its two programs rewritten.
+
+    `jax.vjp` of the call runs the rule, and what it saves for the backward pass is a pytree
+    of arrays; both halves can therefore be traced and rewritten like any other program.
+    """
+    primal: ClosedJaxpr = eqn.params["call_jaxpr"]
+    held = eqn.params["num_consts"]
+    moving = [i for i, x in enumerate(args) if i >= held and _is_inexact(x)]
+    smooth = [_is_inexact(v.aval) for v in eqn.outvars]
+    own = len(scopes_of(eqn, ()))
+    before = dataclasses.replace(place, scopes=place.scopes[: len(place.scopes) - own])
+
+    @jax.custom_vjp
+    def rewritten(key: Key | None, *args: Any) -> list[Any]:
+        return rewriter.run(primal, args, roles, dataclasses.replace(place, key=key))
+
+    def forward(key: Key | None, *args: Any) -> tuple[list[Any], Any]:
+        trace = jax.make_jaxpr(lambda *xs: _run_rule(eqn, moving, smooth, xs), return_shape=True)
+        program, shapes = trace(*args)
+        # The call stands in this program under its own names once more.
+        values = rewriter.run(program, args, roles, dataclasses.replace(before, key=key))
+        out, pullback = jax.tree.unflatten(jax.tree.structure(shapes), values)
+        kept = outputs(program, roles)[len(out) :]
+        return out, (key, pullback, _Known(tuple(kept)))
+
+    def backward(saved: Any, cotangents: list[Any]) -> tuple[Any, ...]:
+        key, pullback, known = saved
+        given = [c for c, is_smooth in zip(cotangents, smooth) if is_smooth]
+        program = jax.make_jaxpr(lambda pull, given: pull(given))(pullback, given)
+        inputs = [*jax.tree.leaves(pullback), *given]
+        inside = [*known.roles, *[Role.COTANGENT] * len(given)]
+        here = dataclasses.replace(before, key=key, backward=True)
+        found = dict(zip(moving, rewriter.run(program, inputs, inside, here)))
+        return None, *(found.get(i) for i in range(len(args)))
+
+    rewritten.defvjp(forward, backward)
+    return rewritten(place.key, *args)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """Roles of what a forward rule saves, kept beside it."""
+
+    roles: tuple[Role, ...]
+
+
+def _run_rule(eqn: JaxprEqn, moving: list[int], smooth: list[bool], args: Any) -> tuple[Any, Any]:
+    """Results of the call `eqn`, and the function that pulls their cotangents back."""
+    original = jaxpr_as_fun(_alone(eqn))
+
+    def of_moving(*floats: Any) -> tuple[list[Any], list[Any]]:
+        values = dict(enumerate(args)) | dict(zip(moving, floats))
+        out = original(*(values[i] for i in range(len(args))))
+        return [y for y, s in zip(out, smooth) if s], [y for y, s in zip(out, smooth) if not s]
+
+    floats, pullback, others = jax.vjp(of_moving, *(args[i] for i in moving), has_aux=True)
+    parts = {True: iter(floats), False: iter(others)}
+    return [next(parts[s]) for s in smooth], pullback
+
+
+def _shard_map(rewriter, eqn, args, roles, place):
+    params = eqn.params
+    names = params.get("manual_axes", params.get("newly_manual_axes"))
+
+    def body(key: Key | None, *args: Any) -> Any:
+        for name in sorted(names) if key is not None else ():
+            # Each device rounds its own part: the same noise on all would be correlated.
+            key = jax.random.fold_in(key, jax.lax.axis_index(name))
+        here = dataclasses.replace(place, key=key)
+        return rewriter.run(_closed(params["jaxpr"]), args, roles, here)
+
+    return jax.shard_map(
+        body,
+        mesh=params["mesh"],
+        in_specs=(jax.P(), *params["in_specs"]),
+        out_specs=list(params["out_specs"]),
+        axis_names=set(names),
+        check_vma=params["check_vma"],
+    )(place.key, *args)
+
+
+_HANDLERS: dict[str, Handler] = {
+    "jit": _jit,
+    "pjit": _jit,
+    "closed_call": _inline,
+    "core_call": _inline,
+    "custom_jvp_call": _inline,
+    "custom_vjp_call": _custom_vjp,
+    "checkpoint": _checkpoint,
+    "remat": _checkpoint,
+    "remat2": _checkpoint,
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+    "shard_map": _shard_map,
+}

@@ -1,0 +1,265 @@
+"""Rewrites any JAX function so that chosen contractions compute in low precision.
+
+The function is traced, and its program is evaluated again with every contraction that
+`choose` gives a decision for replaced by the quantized one; `nested` does the same inside
+loops, branches and calls. All else, and everything where nothing was chosen, is evaluated
+as it was traced. The result is an ordinary function of arrays: it can be differentiated,
+mapped and compiled. Which contraction is chosen is none of this file's business.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+
+from qjax._typing import Array, Key, PyTree
+from qjax.contraction import Gemm, Policy, conv_general_dilated, dot_general
+from qjax.contraction.ragged import ragged_dot_general
+from qjax.contraction.record import site
+from qjax.recipes import nested
+from qjax.recipes.roles import Role, Roles
+from qjax.recipes.walk import CONTRACTIONS, is_gradient, is_marked, scopes_of
+
+
+class Decision(NamedTuple):
+    """What one contraction computes in, its path in the model and the rule that chose."""
+
+    policy: Policy
+    path: str = ""
+    rule: str = ""
+
+
+class Choose(Protocol):
+    """Decides about the contraction `op` that the names `scopes` surround; None leaves it."""
+
+    def __call__(self, op: str, scopes: tuple[str, ...]) -> Decision | None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where in a program an equation stands.
+
+    Attributes:
+      scopes: The names that surround it.
+      key: Key of the noise there; None where there is none.
+      gradient: Whether it stands in the backward pass of a derivative taken inside.
+      backward: Whether it belongs to the backward rule of a `jax.custom_vjp`.
+    """
+
+    scopes: tuple[str, ...] = ()
+    key: Key | None = None
+    gradient: bool = False
+    backward: bool = False
+
+
+def rewrite(function: Callable[..., Any], choose: Choose) -> Callable[..., Any]:
+    """Gives the function that computes chosen contractions as `choose` decides.
+
+    Operands keep their sides: the right one of a contraction is what its policy calls
+    `rhs`, the weight, unless `roles` says that only the left one is a weight. Integer
+    contractions are exact and stay as they are; so do contractions that are quantized
+    already. A `jax.custom_jvp` whose primal holds a chosen contraction is differentiated
+    through that primal; a `jax.custom_vjp` keeps its rule, whose own contractions are
+    rewritten too.
+
+    Args:
+      function: Function of arrays in pytrees.
+      choose: Called for every contraction when the function is traced.
+
+    Returns:
+      A function of the same arguments and `key=`, `roles=`: `key` is the key of stochastic
+      roundings, from which each contraction derives its own by its names, its place among
+      those of the same names, and the iteration of the loops around it; `roles` holds a
+      `Role` for each array among the arguments (activations where None).
+
+    Raises:
+      ValueError: When called, if a chosen contraction stands where it cannot be replaced.
+    """
+    return functools.partial(Rewriter(choose).apply, function)
+
+
+class Rewriter:
+    """Evaluates programs with the contractions that `choose` names replaced.
+
+    Attributes:
+      choose: Decides about each contraction.
+      compiled: Rewritten calls of `jax.jit`, by the program they call, so that calling a
+        rewritten function again compiles nothing again.
+    """
+
+    def __init__(self, choose: Choose):
+        self.choose = choose
+        self.compiled: dict[Hashable, Callable[..., Any]] = {}
+
+    def apply(
+        self,
+        function: Callable[..., Any],
+        *args: PyTree,
+        key: Key | None = None,
+        roles: Sequence[Role] | None = None,
+    ) -> Any:
+        """Computes `function(*args)` rewritten; the arguments are explained in `rewrite`."""
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        leaves = jax.tree.leaves(args)
+        given = [Role.ACTIVATION] * len(leaves) if roles is None else roles
+        out = self.run(program, leaves, given, Place(key=key))
+        return jax.tree.unflatten(jax.tree.structure(shapes), out)
+
+    def run(
+        self, program: ClosedJaxpr, args: Sequence[Any], roles: Sequence[Role], place: Place
+    ) -> list[Any]:
+        """Evaluates a program.
+
+        Args:
+          program: The program.
+          args: Its arguments.
+          roles: What they are.
+          place: Where the program is called.
+
+        Returns:
+          Its results.
+        """
+        jaxpr = program.jaxpr
+        values = dict(zip(jaxpr.constvars, program.consts))
+        values.update(zip(jaxpr.invars, args, strict=True))
+        known = Roles(jaxpr, roles)
+        counts: collections.Counter[str] = collections.Counter()
+        plain: list[JaxprEqn] = []
+        for eqn in jaxpr.eqns:
+            scopes = scopes_of(eqn, place.scopes)
+            wanted = self.wants(eqn, scopes)
+            if wanted is None:
+                plain.append(eqn)
+            else:
+                _evaluate(jaxpr, plain, values)
+                plain = []
+                inner = dataclasses.replace(
+                    place,
+                    scopes=scopes,
+                    key=_derive(place, "/".join((*scopes, eqn.primitive.name)), counts, wanted),
+                    gradient=place.gradient or is_gradient(eqn),
+                )
+                operands = [_read(values, v) for v in eqn.invars]
+                with _named(str(eqn.source_info.name_stack)):
+                    out = self._replace(eqn, operands, known.of(eqn.invars), inner)
+                values.update(zip(eqn.outvars, out, strict=True))
+            known.enter(eqn)
+        _evaluate(jaxpr, plain, values)
+        return [_read(values, v) for v in jaxpr.outvars]
+
+    def wants(self, eqn: JaxprEqn, scopes: tuple[str, ...]) -> "Wanted | None":
+        """What is to be replaced in an equation; None where nothing is."""
+        if is_marked(scopes):
+            return None
+        if eqn.primitive.name in CONTRACTIONS:
+            decision = self._decide(eqn, scopes)
+            return None if decision is None else Wanted(decision.policy.stochastic)
+        found = [self.wants_in(inner, scopes) for inner in nested.programs(eqn)]
+        wanted = [one for one in found if one is not None]
+        return Wanted(any(one.noise for one in wanted)) if wanted else None
+
+    def wants_in(self, program: Jaxpr, scopes: tuple[str, ...]) -> "Wanted | None":
+        """What is to be replaced in a program; None where nothing is."""
+        found = [self.wants(eqn, scopes_of(eqn, scopes)) for eqn in program.eqns]
+        wanted = [one for one in found if one is not None]
+        return Wanted(any(one.noise for one in wanted)) if wanted else None
+
+    def _decide(self, eqn: JaxprEqn, scopes: tuple[str, ...]) -> Decision | None:
+        if not all(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.invars[:2]):  # type: ignore[attr-defined]
+            return None
+        decision = self.choose(CONTRACTIONS[eqn.primitive.name], scopes)
+        return None if decision is None or decision.policy.is_identity else decision
+
+    def _replace(
+        self, eqn: JaxprEqn, operands: list[Any], roles: list[Role], place: Place
+    ) -> Sequence[Any]:
+        name = eqn.primitive.name
+        if name not in CONTRACTIONS:
+            return nested.call(self, eqn, operands, roles, place)
+        decision = self._decide(eqn, place.scopes)
+        assert decision is not None
+        if place.gradient and not place.backward:
+            raise ValueError(
+                f"`quantize` was asked for {decision.path or 'a contraction'!r} ({name}), which "
+                "computes a gradient: the function differentiates inside. Quantize the function "
+                "that is differentiated instead: `jax.grad(qjax.quantize(loss, recipe))`."
+            )
+        policy = _for_roles(decision.policy, roles[0], roles[1])
+        with site(decision.path, decision.rule):
+            return [_apply(eqn, operands, policy, place.key)]
+
+
+class Wanted(NamedTuple):
+    """That something is to be replaced, and whether it needs noise."""
+
+    noise: bool
+
+
+def _for_roles(policy: Policy, lhs: Role, rhs: Role) -> Policy:
+    """The policy by the sides of the operands, given what they are."""
+    if Role.COTANGENT in (lhs, rhs):
+        # The backward rule of a custom_vjp: this is one of the other two legs.
+        left = policy.dlhs if Role.WEIGHT in (lhs, rhs) else policy.drhs
+        grad, other = policy.dlhs.lhs, (left.rhs if left is policy.dlhs else left.lhs)
+        sides = [grad if role is Role.COTANGENT else other for role in (lhs, rhs)]
+        return Policy(fwd=Gemm(*sides))
+    if lhs is Role.WEIGHT and rhs is Role.ACTIVATION:
+        return policy.flipped()
+    return policy
+
+
+def _derive(
+    place: Place, name: str, counts: "collections.Counter[str]", wanted: Wanted
+) -> Key | None:
+    # By name and by place among its namesakes: another layer changes no noise but its own.
+    name = f"{name} backward" if place.backward else name
+    count = counts[name]
+    counts[name] += 1
+    if place.key is None or not wanted.noise:
+        return place.key
+    return jax.random.fold_in(jax.random.fold_in(place.key, zlib.crc32(name.encode())), count)
+
+
+def _evaluate(program: Jaxpr, eqns: list[JaxprEqn], values: dict[Any, Any]) -> None:
+    """Evaluates equations of a program as they are, adding what they compute to `values`."""
+    if not eqns:
+        return
+    results = [v for eqn in eqns for v in eqn.outvars if not isinstance(v, DropVar)]
+    own = set(results)
+    inputs = {v: None for eqn in eqns for v in eqn.invars if not isinstance(v, Literal)}
+    free = [v for v in inputs if v not in own]
+    part = program.replace(constvars=(), invars=free, outvars=results, eqns=eqns)
+    out = jaxpr_as_fun(ClosedJaxpr(part, ()))(*(values[v] for v in free))
+    values.update(zip(results, out, strict=True))
+
+
+def _read(values: dict[Any, Any], var: Any) -> Any:
+    return var.val if isinstance(var, Literal) else values[var]
+
+
+def _named(scope: str) -> contextlib.AbstractContextManager[Any]:
+    return jax.named_scope(scope) if scope else contextlib.nullcontext()
+
+
+_DOORS: dict[str, Callable[..., Array]] = {
+    "dot_general": dot_general,
+    "conv_general_dilated": conv_general_dilated,
+    "ragged_dot_general": ragged_dot_general,
+}
+
+
+def _apply(eqn: JaxprEqn, operands: list[Any], policy: Policy, key: Key | None) -> Array:
+    """The contraction `eqn` by `policy`: our functions take JAX's own parameters."""
+    params = dict(eqn.params)
+    if eqn.primitive.name == "ragged_dot_general":
+        params.pop("out_sharding", None)
+        params["group_offset"] = operands[3] if len(operands) > 3 else None
+        operands = operands[:3]
+    return _DOORS[eqn.primitive.name](*operands, **params, policy=policy, key=key)
