@@ -62,8 +62,8 @@ class Heard:
 _listener: contextvars.ContextVar[Heard | None] = contextvars.ContextVar(
     "qjax_listener", default=None
 )
-_site: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar(
-    "qjax_site", default=("", "")
+_site: contextvars.ContextVar[tuple[str, str, str]] = contextvars.ContextVar(
+    "qjax_site", default=("", "", "")
 )
 
 
@@ -79,9 +79,12 @@ def listen() -> Iterator[Heard]:
 
 
 @contextlib.contextmanager
-def site(path: str, rule: str) -> Iterator[None]:
-    """Says where in a model the contractions inside the block stand."""
-    token = _site.set((path, rule))
+def site(path: str, rule: str, op: str = "") -> Iterator[None]:
+    """Says where in a model the contractions inside the block stand.
+
+    `op` is what the rule knows the operation by, where a traced program says otherwise.
+    """
+    token = _site.set((path, rule, op))
     try:
         yield
     finally:
@@ -99,12 +102,13 @@ def enter_region(path: str, recipe: Any) -> None:
 def record(name: str, op: Operation, lhs: Array, rhs: Array, policy: Policy) -> Iterator[None]:
     """Marks the contraction that is traced inside the block."""
     heard = _listener.get()
+    path, rule, alias = _site.get()
+    name = alias or name
     if heard is None:
         with jax.named_scope(f"{SCOPE}[{name}]"):
             yield
         return
     number = next(_numbers)
-    path, rule = _site.get()
     labels = op.labels(lhs.ndim, rhs.ndim)
     heard.contractions.append(
         Contraction(number, name, path, rule, (lhs.shape, rhs.shape), labels, policy)

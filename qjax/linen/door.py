@@ -21,6 +21,7 @@ import jax
 from qjax._typing import Key, PyTree
 from qjax.contraction import Policy
 from qjax.contraction.record import enter_region
+from qjax.linen.bare import call_rewritten, op_of
 from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
 from qjax.recipes import Recipe
 from qjax.recipes.report import Report, build, unmatched_message
@@ -161,7 +162,8 @@ def _interceptor(root: nn.Module, recipe: Recipe, used: set[int], seen: dict[str
     def intercept(next_fun, args, kwargs, context):
         module = context.module
         seam = seam_of(module, context.method_name)
-        if seam is None:
+        bare = op_of(module, context.method_name)
+        if seam is None and bare is None:
             return next_fun(*args, **kwargs)
 
         def choose(op: str, part: str = "") -> Choice | None:
@@ -177,6 +179,12 @@ def _interceptor(root: nn.Module, recipe: Recipe, used: set[int], seen: dict[str
                 return None
             return Choice(policy, "/".join(full), str(match[1]), _key(module, policy, part))
 
+        if bare is not None:
+            choice = choose(bare)
+            if choice is None or module.is_initializing():
+                return next_fun(*args, **kwargs)
+            return call_rewritten(module, context.method_name, bare, choice, args, kwargs)
+        assert seam is not None
         with seam(module, choose):
             return next_fun(*args, **kwargs)
 

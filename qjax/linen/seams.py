@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 
 from qjax._typing import Array, Key
-from qjax.contraction import Policy, dot_general, einsum
+from qjax.contraction import Policy, conv_general_dilated, dot_general, einsum
 from qjax.contraction.record import site
 
 # The two contractions of `flax.linen.dot_product_attention`, as they are called in paths.
@@ -46,6 +46,11 @@ class Choice:
         with site(self.path, self.rule):
             return dot_general(*args, **kwargs, policy=self.policy, key=self.key)
 
+    def conv_general_dilated(self, *args: Any, **kwargs: Any) -> Array:
+        """`jax.lax.conv_general_dilated` under this choice."""
+        with site(self.path, self.rule):
+            return conv_general_dilated(*args, **kwargs, policy=self.policy, key=self.key)
+
     def einsum(self, *args: Any, **kwargs: Any) -> Array:
         """`jax.numpy.einsum` under this choice."""
         with site(self.path, self.rule):
@@ -67,6 +72,8 @@ def seam_of(module: nn.Module, method: str) -> Seam | None:
         return None
     if isinstance(module, nn.Dense | nn.DenseGeneral):
         return _dense
+    if isinstance(module, nn.Conv):
+        return _conv
     if isinstance(module, nn.MultiHeadDotProductAttention):
         return _attention
     return None
@@ -82,6 +89,22 @@ def _dense(module: nn.Module, choose: Choose) -> Iterator[None]:
     choice = choose("dot_general")
     with _field(module, "dot_general", choice and choice.dot_general):
         yield
+
+
+@contextlib.contextmanager
+def _conv(module: nn.Module, choose: Choose) -> Iterator[None]:
+    own = module.conv_general_dilated  # type: ignore[attr-defined]
+    if module.conv_general_dilated_cls or (own and not _is_choice(own)):  # type: ignore[attr-defined]
+        yield
+        return
+    choice = choose("conv_general_dilated")
+    with _field(module, "conv_general_dilated", choice and choice.conv_general_dilated):
+        yield
+
+
+def _is_choice(own: Any) -> bool:
+    # Made by a quantized module further out; the innermost decides.
+    return isinstance(getattr(own, "__self__", None), Choice)
 
 
 @contextlib.contextmanager

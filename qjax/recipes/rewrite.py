@@ -29,11 +29,19 @@ from qjax.recipes.walk import CONTRACTIONS, is_gradient, is_marked, scopes_of
 
 
 class Decision(NamedTuple):
-    """What one contraction computes in, its path in the model and the rule that chose."""
+    """What one contraction computes in.
+
+    Attributes:
+      policy: Its policy.
+      path: Its path in the model.
+      rule: The rule that chose.
+      op: What the rule calls the operation, where that is not its name in the program.
+    """
 
     policy: Policy
     path: str = ""
     rule: str = ""
+    op: str = ""
 
 
 class Choose(Protocol):
@@ -192,7 +200,7 @@ class Rewriter:
                 "that is differentiated instead: `jax.grad(qjax.quantize(loss, recipe))`."
             )
         policy = _for_roles(decision.policy, roles[0], roles[1])
-        with site(decision.path, decision.rule):
+        with site(decision.path, decision.rule, decision.op):
             return [_apply(eqn, operands, policy, place.key)]
 
 
