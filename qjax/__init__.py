@@ -21,8 +21,10 @@ from qjax import recipes as recipes
 from qjax import rounding as rounding
 from qjax.contraction import Gemm as Gemm
 from qjax.contraction import Policy as Policy
+from qjax.contraction import conv_general_dilated as conv_general_dilated
 from qjax.contraction import dot_general as dot_general
 from qjax.contraction import einsum as einsum
+from qjax.contraction import ragged_dot as ragged_dot
 from qjax.qtensor import QTensor as QTensor
 from qjax.qtypes import QType as QType
 from qjax.quantizer import Quantizer as Quantizer
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from qjax.recipes.report import Report
 
 # Rooms that need more than JAX; imported when first asked for.
-_LAZY = ("linen", "train")
+_LAZY = ("functions", "linen", "nnx", "train")
 
 
 def __getattr__(name: str) -> Any:
@@ -45,8 +47,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'qjax' has no attribute {name!r}")
 
 
-def quantize(target: Any = None, recipe: Any = None) -> Any:
-    """Makes a model compute by a recipe. The model that is given stays as it is.
+def quantize(target: Any = None, recipe: Any = None, **options: Any) -> Any:
+    """Makes a model compute by a recipe. What is given stays as it is.
 
     Called with a recipe alone it is a decorator:
 
@@ -54,8 +56,10 @@ def quantize(target: Any = None, recipe: Any = None) -> Any:
         class MLP(nn.Module): ...
 
     Args:
-      target: A flax.linen Module class, or an unbound instance of one.
+      target: A flax.linen Module class or unbound instance; an nnx Module; or a function.
       recipe: Name of a recipe or type, a Recipe, a Policy, a Quantizer or a QType.
+      **options: For functions `weights=`, the positions or names of the arguments that hold
+        weights. For nnx modules `rngs=`, which stochastic recipes draw their noise from.
 
     Returns:
       What `target` was, computing by the recipe; a decorator where `target` is a recipe.
@@ -65,57 +69,58 @@ def quantize(target: Any = None, recipe: Any = None) -> Any:
       TypeError: If `target` is nothing that can be quantized.
     """
     if recipe is None:
-        return _decorator(target)
+        return _decorator(target, options)
     chosen = recipes.get(recipe)
-    if _is_linen(target):
-        door = importlib.import_module("qjax.linen")
-        make = door.quantize_class if isinstance(target, type) else door.quantize_instance
-        return make(target, chosen)
-    raise TypeError(
-        f"`quantize` takes a flax.linen Module class or instance, but {target!r} of type "
-        f"{type(target).__name__} came. In other code call `qjax.dot_general` or `qjax.einsum` "
-        "with a policy."
-    )
+    return _door(target, "quantize").quantize(target, chosen, **options)
 
 
 def report(target: Any, *inputs: Any, strict: bool = False, **kwargs: Any) -> "Report":
     """Lists every contraction of a model and what its six operands are, without running it.
 
     Args:
-      target: A flax.linen Module, quantized or not.
+      target: A flax.linen Module, an nnx Module or a function, quantized or not.
       *inputs: Example inputs: arrays or `jax.ShapeDtypeStruct`.
       strict: Whether to raise where a rule asked for quantization that does not happen.
-      **kwargs: Passed on to the model; `variables=` gives its variables, if there are any.
+      **kwargs: Passed on to the model; `variables=` gives those of a linen module, if there
+        are any.
 
     Raises:
       ValueError: If `strict`, and something asked for is not quantized, or a rule matches
         nothing.
       TypeError: If `target` is no model.
     """
-    if not _is_linen(target) or isinstance(target, type):
-        raise TypeError(
-            f"`report` takes a flax.linen Module instance, but {target!r} came. "
-            "Build the module with its fields, then report on it with an example input."
-        )
-    found = importlib.import_module("qjax.linen").report(target, *inputs, **kwargs)
+    found = _door(target, "report").report(target, *inputs, **kwargs)
     return found.check() if strict else found
 
 
-def _decorator(recipe: Any) -> Callable[[Any], Any]:
-    if recipe is None or _is_linen(recipe):
+def _decorator(recipe: Any, options: dict[str, Any]) -> Callable[[Any], Any]:
+    if recipe is None or callable(recipe):
         raise TypeError(
             "`quantize` needs a recipe, but none came. Write `qjax.quantize(model, 'mxfp8')` or "
             "`@qjax.quantize('mxfp8')`; `qjax.recipes.names()` lists the names."
         )
     chosen = recipes.get(recipe)
-    return lambda target: quantize(target, chosen)
+    return lambda target: quantize(target, chosen, **options)
 
 
-def _is_linen(target: Any) -> bool:
-    # Whoever holds a linen module has imported linen; others need not wait for it.
-    linen = sys.modules.get("flax.linen")
-    if linen is None:
-        return False
-    return isinstance(target, linen.Module) or (
-        isinstance(target, type) and issubclass(target, linen.Module)
-    )
+def _door(target: Any, verb: str) -> Any:
+    """The room that can quantize `target`."""
+    for name in ("linen", "nnx"):
+        # Whoever holds a module of Flax has imported it; others need not wait for it.
+        flax = sys.modules.get(f"flax.{name}")
+        if flax is None:
+            continue
+        is_class = isinstance(target, type) and issubclass(target, flax.Module)
+        if is_class and (name == "nnx" or verb == "report"):
+            raise TypeError(
+                f"`{verb}` takes a module, but the class {target.__name__} came. Build one with "
+                f"its fields first: `qjax.{verb}({target.__name__}(...), ...)`."
+            )
+        if is_class or isinstance(target, flax.Module):
+            return importlib.import_module(f"qjax.{name}")
+    if not callable(target) or isinstance(target, type):
+        raise TypeError(
+            f"`{verb}` takes a module of flax.linen or flax.nnx, or a function, but {target!r} of "
+            f"type {type(target).__name__} came."
+        )
+    return importlib.import_module("qjax.functions")

@@ -68,7 +68,7 @@ class QuantizedFunction:
         return None if rule is None else Decision(rule.policy, path, str(rule))
 
 
-def quantize_function(
+def quantize(
     function: Callable[..., Any], recipe: Recipe, *, weights: Names = ()
 ) -> QuantizedFunction:
     """Gives the function that computes by `recipe`; see `QuantizedFunction`.

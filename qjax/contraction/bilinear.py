@@ -7,6 +7,7 @@ operands of the three legs and transposes; it knows no operation by name.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -25,7 +26,7 @@ class Operation(Protocol):
     `accumulate` gives the same operation with its result left in the dtype asked for.
     """
 
-    def __call__(self, lhs: Array, rhs: Array, *extra: Array) -> Array: ...
+    __call__: Callable[..., Array]
 
     def labels(self, lhs_ndim: int, rhs_ndim: int) -> Axes: ...
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from qjax._typing import Array, Shape
-from qjax.contraction.axes import Labelling
+from qjax.contraction.axes import Axes
 from qjax.contraction.bilinear import Operation
 from qjax.contraction.policy import Policy
 
@@ -42,7 +42,7 @@ class Contraction:
     path: str
     rule: str
     shapes: tuple[Shape, Shape]
-    labels: Labelling
+    labels: Axes
     policy: Policy
 
 

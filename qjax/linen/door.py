@@ -11,7 +11,6 @@ import contextlib
 import contextvars
 import inspect
 import types
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,14 +23,18 @@ from qjax.contraction.record import enter_region
 from qjax.linen.bare import call_rewritten, op_of
 from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
 from qjax.recipes import Recipe
-from qjax.recipes.report import Report, build, unmatched_message
+from qjax.recipes.matching import Matching
+from qjax.recipes.report import Report, build
 
 STREAM = "quant"
 _RECIPE = "__qjax_recipe__"
 
 
-class UnmatchedRuleWarning(UserWarning):
-    """A rule of a recipe matched nothing in the model that was called."""
+def quantize(target: Any, recipe: Recipe) -> Any:
+    """Gives the class, or the instance, that computes by `recipe`."""
+    if isinstance(target, type):
+        return quantize_class(target, recipe)
+    return quantize_instance(target, recipe)
 
 
 def quantize_class(cls: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
@@ -82,7 +85,7 @@ def report(module: nn.Module, *inputs: PyTree, variables: PyTree = None, **kwarg
       **kwargs: Passed on to the module, such as `train=False`.
     """
     key = jax.random.key(0)
-    rngs = dict.fromkeys(("params", "dropout", STREAM), key)
+    rngs: Any = dict.fromkeys(("params", "dropout", STREAM), key)
     if variables is None:
         variables = jax.eval_shape(lambda *xs: module.init(rngs, *xs, **kwargs), *inputs)
 
@@ -133,30 +136,19 @@ def _recipe_of(root: nn.Module, method: str, recipe: Recipe) -> Iterator[None]:
     if root.scope is None or _entered.get() is root:
         yield  # Unbound: the module is only being built. Entered: its rules hold already.
         return
-    seen: dict[str, None] = {}
-    used: set[int] = set()
+    matching = Matching(recipe)
     enter_region("/".join(root.path), recipe)
     token = _entered.set(root)
     try:
-        with nn.intercept_methods(_interceptor(root, recipe, used, seen)):
+        with nn.intercept_methods(_interceptor(root, matching)):
             yield
     finally:
         _entered.reset(token)
     if method == "__call__":
-        _tell_unmatched(recipe, used, list(seen))
+        matching.tell(stacklevel=4)
 
 
-def _tell_unmatched(recipe: Recipe, used: set[int], paths: list[str]) -> None:
-    for n, rule in recipe.unmatched(used):
-        if rule.policy.is_identity:
-            continue  # Nothing was to be quantized, so nothing is missing.
-        message = unmatched_message(recipe, n, rule, paths)
-        if not used:
-            raise ValueError(message)
-        warnings.warn(message, UnmatchedRuleWarning, stacklevel=2)
-
-
-def _interceptor(root: nn.Module, recipe: Recipe, used: set[int], seen: dict[str, None]):
+def _interceptor(root: nn.Module, matching: Matching):
     depth = len(root.path)
 
     def intercept(next_fun, args, kwargs, context):
@@ -169,15 +161,11 @@ def _interceptor(root: nn.Module, recipe: Recipe, used: set[int], seen: dict[str
         def choose(op: str, part: str = "") -> Choice | None:
             full = (*module.path, part) if part else module.path
             relative = "/".join(full[depth:])
-            seen[relative] = None
-            match = recipe.match(relative, op)
-            if match is None:
+            rule = matching.rule(relative, op)
+            if rule is None:
                 return None
-            used.add(match[0])
-            policy = match[1].policy
-            if policy.is_identity:
-                return None
-            return Choice(policy, "/".join(full), str(match[1]), _key(module, policy, part))
+            key = _key(module, rule.policy, part)
+            return Choice(rule.policy, "/".join(full), str(rule), key)
 
         if bare is not None:
             choice = choose(bare)

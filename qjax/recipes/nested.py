@@ -59,7 +59,7 @@ def _alone(eqn: JaxprEqn) -> ClosedJaxpr:
     new = gensym()
     invars = [new(v.aval) for v in eqn.invars]
     names = DebugInfo("qjax", eqn.primitive.name, None, None)
-    only = eqn.replace(invars=invars)
+    only = eqn.replace(invars=invars)  # type: ignore[arg-type]
     return ClosedJaxpr(Jaxpr((), invars, eqn.outvars, [only], eqn.effects, names), ())
 
 
@@ -99,6 +99,7 @@ def _jit(rewriter, eqn, args, roles, place):
 
 def _checkpoint(rewriter, eqn, args, roles, place):
     params = eqn.params
+
     def body(key: Key | None, *args: Any) -> Any:
         here = dataclasses.replace(place, key=key)
         return rewriter.run(_closed(params["jaxpr"]), args, roles, here)
@@ -230,9 +231,10 @@ def _shard_map(rewriter, eqn, args, roles, place):
     names = params.get("manual_axes", params.get("newly_manual_axes"))
 
     def body(key: Key | None, *args: Any) -> Any:
-        for name in sorted(names) if key is not None else ():
+        if key is not None:
             # Each device rounds its own part: the same noise on all would be correlated.
-            key = jax.random.fold_in(key, jax.lax.axis_index(name))
+            for name in sorted(names):
+                key = jax.random.fold_in(key, jax.lax.axis_index(name))
         here = dataclasses.replace(place, key=key)
         return rewriter.run(_closed(params["jaxpr"]), args, roles, here)
 

@@ -58,7 +58,7 @@ def value_and_grads(fn, lhs, rhs):
 def forced(op, lhs, rhs, policy, key=None):
     """Goes through the derivative rule even where the policy quantizes nothing."""
     static, numbers = _split(policy)
-    return _bilinear(op, static, lhs, rhs, numbers, key)
+    return _bilinear(op, static, lhs, rhs, (), numbers, key)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
