@@ -26,9 +26,14 @@ _BARE: dict[tuple[type[nn.Module], str], str] = {
 _inside: contextvars.ContextVar[bool] = contextvars.ContextVar("qjax_inside_bare", default=False)
 
 
+def is_inside() -> bool:
+    """Whether a layer is being traced as a pure function, to be rewritten afterwards."""
+    return _inside.get()
+
+
 def op_of(module: nn.Module, method: str) -> str | None:
     """What rules call the contraction of a layer without a seam; None for other modules."""
-    if _inside.get():
+    if is_inside():
         return None
     for (kind, name), op in _BARE.items():
         if name == method and isinstance(module, kind):

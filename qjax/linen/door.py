@@ -20,7 +20,7 @@ import jax
 from qjax._typing import Key, PyTree
 from qjax.contraction import Policy
 from qjax.contraction.record import enter_region
-from qjax.linen.bare import call_rewritten, op_of
+from qjax.linen.bare import call_rewritten, is_inside, op_of
 from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
 from qjax.recipes import Recipe
 from qjax.recipes.matching import Matching
@@ -133,7 +133,7 @@ _entered: contextvars.ContextVar[nn.Module | None] = contextvars.ContextVar(
 @contextlib.contextmanager
 def _recipe_of(root: nn.Module, method: str, recipe: Recipe) -> Iterator[None]:
     """Makes the layers below `root` compute by `recipe`, inside the block."""
-    if root.scope is None or _entered.get() is root:
+    if root.scope is None or _entered.get() is root or is_inside():
         yield  # Unbound: the module is only being built. Entered: its rules hold already.
         return
     matching = Matching(recipe)

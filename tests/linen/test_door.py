@@ -335,5 +335,5 @@ def test_wrong_targets_and_recipes_are_refused():
         qjax.quantize(MLP().bind(VARIABLES), "mxfp8")
     with pytest.raises(TypeError, match=r"`quantize` needs a recipe"):
         qjax.quantize(MLP())
-    with pytest.raises(TypeError, match=r"linen Module class or instance, but 3"):
+    with pytest.raises(TypeError, match=r"flax.linen or flax.nnx, or a function, but 3"):
         qjax.quantize(3, "mxfp8")

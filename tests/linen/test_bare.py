@@ -1,0 +1,87 @@
+"""Layers of flax.linen without a seam: quantized when applied, untouched otherwise."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+import qjax
+
+MXFP8 = qjax.Policy.all(qjax.Quantizer("mxfp8"))
+IMAGE = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
+SEQUENCE = jax.random.normal(jax.random.key(1), (2, 5, 8))
+
+LAYERS = {
+    "Einsum": (nn.Einsum((4, 3, 2), "...c,cde->...de"), IMAGE),
+    "Conv": (nn.Conv(6, (3, 3), strides=2, feature_group_count=2), IMAGE),
+    "Conv 1D": (nn.Conv(6, (3,), padding="CAUSAL", kernel_dilation=2), SEQUENCE),
+    "ConvTranspose": (nn.ConvTranspose(3, (3, 3), strides=(2, 2)), IMAGE),
+    "ConvLocal": (nn.ConvLocal(3, (3, 3)), IMAGE),
+    "LSTM": (nn.RNN(nn.LSTMCell(3)), SEQUENCE),
+    "optimized LSTM": (nn.RNN(nn.OptimizedLSTMCell(3)), SEQUENCE),
+    "GRU both ways": (nn.Bidirectional(nn.RNN(nn.GRUCell(3)), nn.RNN(nn.MGUCell(3))), SEQUENCE),
+    "ConvLSTM": (nn.ConvLSTMCell(3, (2, 2)), IMAGE),
+}
+
+
+def call(layer, variables, x):
+    if isinstance(layer, nn.ConvLSTMCell):
+        carry = (jnp.ones((*x.shape[:-1], 3)),) * 2
+        return layer.apply(variables, carry, x)
+    return layer.apply(variables, x)
+
+
+def init(layer, x):
+    if isinstance(layer, nn.ConvLSTMCell):
+        return layer.init(jax.random.key(0), (jnp.ones((*x.shape[:-1], 3)),) * 2, x)
+    return layer.init(jax.random.key(0), x)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_contraction_of_the_layer_is_quantized(name):
+    layer, x = LAYERS[name]
+    quantized = qjax.quantize(layer, MXFP8)
+    variables = init(layer, x)
+    chex.assert_trees_all_equal(init(quantized, x), variables)
+    carry = ((jnp.ones((*x.shape[:-1], 3)),) * 2,) if isinstance(layer, nn.ConvLSTMCell) else ()
+    report = qjax.report(quantized, *carry, x, strict=True)
+    assert report.rows
+    assert all(row.quantized for row in report.rows), str(report)
+
+
+@pytest.mark.parametrize("name", ["Einsum", "Conv", "ConvTranspose", "optimized LSTM"])
+def test_the_linen_door_and_the_function_door_agree_bit_for_bit(name):
+    layer, x = LAYERS[name]
+    variables = init(layer, x)
+
+    def grads(apply):
+        loss = lambda v: jnp.cos(apply(v)).sum()  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(variables)
+
+    linen = grads(lambda v: call(qjax.quantize(layer, MXFP8), v, x))
+    function = grads(qjax.quantize(lambda v: call(layer, v, x), MXFP8))
+    chex.assert_trees_all_equal(linen, function)
+    plain = grads(lambda v: call(layer, v, x))
+    assert not jnp.array_equal(linen[0], plain[0])
+
+
+def test_attend_of_an_embedding_is_a_contraction_and_its_lookup_is_none():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, tokens):
+            table = nn.Embed(11, 32, name="table")
+            return table.attend(table(tokens))
+
+    tokens = jnp.arange(6)
+    model = qjax.quantize(Model(), MXFP8)
+    rows = qjax.report(model, tokens).rows
+    assert [(row.path, row.op, row.quantized) for row in rows] == [("table", "dot_general", True)]
+
+
+def test_layers_can_be_left_out_by_a_rule():
+    rules = (qjax.Rule("", qjax.Policy(), ops="einsum"), qjax.Rule(".*", MXFP8, optional=True))
+    recipe = qjax.Recipe(rules)
+    layer, x = LAYERS["Einsum"]
+    report = qjax.report(qjax.quantize(layer, recipe), x)
+    assert not any(row.quantized for row in report.rows)
