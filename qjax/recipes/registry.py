@@ -100,10 +100,10 @@ def _by_name(name: str) -> Recipe:
     try:
         qtype = qtypes.parse(name)
     except ValueError as error:
-        near = difflib.get_close_matches(name, [*names(), *qtypes.NAMED], n=4, cutoff=0.5)
+        near = difflib.get_close_matches(name, {*names(), *qtypes.NAMED}, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(
             f"`recipe` {name!r} is neither a registered recipe nor a type.{hint} "
-            f"`qjax.recipes.names()` lists: {', '.join(names())}. (As a type: {error})"
+            f"The recipes are: {', '.join(names())}. (As a type: {error})"
         ) from None
     return six_operands(name, Quantizer(qtype))
