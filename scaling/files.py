@@ -26,9 +26,7 @@ def write(path: Path, fill: Callable[[BinaryIO], object]) -> pathlib.Path:
     Raises:
         ValueError: the folder does not exist or cannot be written to.
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        raise ValueError(f"Cannot write {path}: it is a folder; name a file.")
+    path = check(path)
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -55,3 +53,19 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def check(path: Path) -> pathlib.Path:
+    """Returns the path, or says before the work that its result could not be written.
+
+    Raises:
+        ValueError: the path is a folder, or its folder does not exist or is not writable.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"Cannot write {path}: it is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise ValueError(f"Cannot write {path}: there is no folder {path.parent}.")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"Cannot write {path}: {path.parent} is not writable.")
+    return path

@@ -108,7 +108,7 @@ def _choices(fit: FitResult) -> dict[str, Any]:
         "fixed": dict(coords.fixed),
         "tie": coords.ties,
         "bounds": dict(coords.bounds),
-        "centre": coords.centre,
+        "center": coords.centered_terms,
         "weights": fit.problem.weights,
     }
 
@@ -238,7 +238,7 @@ def _rebuilt(path: pathlib.Path, content: dict[str, Any], law: Law | None) -> Fi
         tie=choices["tie"],
         bounds={k: [_number(v) for v in pair] for k, pair in choices["bounds"].items()},
         weights=choices["weights"],
-        centre=choices["centre"],
+        center=choices["center"],
     )
     u = np.asarray(content["coordinates"]["u"], float)
     if len(u) != len(problem.coords.free):
@@ -277,7 +277,8 @@ def _draws(path: pathlib.Path, entry: dict[str, Any] | None) -> Draws | None:
 
 def _start(entry: dict[str, Any]) -> Start:
     # JSON has no infinity: a start that ended nowhere is stored as the word.
-    return Start(**{k: float(v) if isinstance(v, str) else v for k, v in entry.items()})
+    words: dict[str, Any] = {k: float(v) if isinstance(v, str) else v for k, v in entry.items()}
+    return Start(**words)
 
 
 def _tuples(value: Any) -> Any:

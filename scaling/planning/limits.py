@@ -1,8 +1,8 @@
 """Where a plan stops being trustworthy: the fitted range, the critical data, what was assumed."""
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from scaling.laws.published import Published
 from scaling.planning.candidates import Candidate
 from scaling.planning.costs import Cost
 from scaling.planning.search import golden
+from scaling.planning.table import spoken
 
 if TYPE_CHECKING:
-    from scaling.planning.plan import Choice
+    from scaling.planning.door import Choice
 
 #: Tokens between which a minimum in D is looked for.
 _FEWEST, _MOST = 1e3, 1e24
@@ -54,10 +55,24 @@ def extrapolations(
         return [Finding(code="extrapolation", severity="warning", message=message)]
     candidate = next(c for c in chosen if c.name == best.format)
     where = {"N": best.N, "D": best.D} | dict(candidate.point)
+    return outside(fit, {k: v for k, v in where.items() if k not in fit.law.labels})
+
+
+def outside(fit: FitResult | Published, points: Mapping[str, Any]) -> list[Finding]:
+    """Returns a finding for every predictor that leaves the fitted rows somewhere.
+
+    Args:
+        fit: a fit; published constants have no rows, and give no findings.
+        points: predictors by name, scalars or arrays.
+    """
     found = []
+    if isinstance(fit, Published):
+        return found
     for name in fit.law.predictors:
-        if name not in fit.law.labels:
-            found += _outside(fit, name, float(where[name]))
+        if name in points and name not in fit.law.labels:
+            values = np.asarray(points[name], float)
+            ends = {float(values.min()), float(values.max())}
+            found += [f for value in sorted(ends) for f in _outside(fit, name, value)]
     return found
 
 
@@ -91,12 +106,16 @@ def assumptions(cost: Cost, best: "Choice", limits: dict) -> tuple[str, ...]:
     if cost.speed is not None:
         found.append(f"Throughputs relative to BF16 are those of {cost.name}; they are assumed.")
     for name, value in (("N", best.N), ("D", best.D), ("memory", best.memory)):
-        for side, limit in zip(("lower", "upper"), limits.get(name, (None, None))):
+        low, high = limits.get(name, (None, None))
+        if low is not None and low == high:
+            found.append(f"{name} is held at {low:.3g}.")
+            continue
+        for side, limit in zip(("lower", "upper"), (low, high)):
             if limit is not None and value is not None and math.isclose(value, limit, rel_tol=1e-6):
                 found.append(f"{name} ends on its {side} limit, {limit:.3g}.")
     if best.D_crit is not None:
         found.append(
             f"More than {best.D_crit:.3g} tokens would raise the loss at {best.N:.3g} parameters "
-            f"in {best.format}."
+            f"in {spoken(best.format)}."
         )
     return tuple(found)

@@ -22,7 +22,7 @@ _STEPS = 44
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Optimum:
-    """Best sizes, data and losses, each (r, 1) for r draws; infinite loss where none is possible."""
+    """Best sizes, data and losses (r, 1) of r draws; infinite loss where none is possible."""
 
     N: np.ndarray
     D: np.ndarray
@@ -107,7 +107,8 @@ def minimize(
         log_n, value = golden(on_budget, np.log(low), np.log(high), _GRID)
         N = np.exp(log_n)
         D = budget.data(N, k, k_serve)
-        if (loss(N, D * (1 - 1e-6)) < value * (1 - 1e-13)).any():
+        less = np.maximum(D * (1 - 1e-6), budget.limit("D")[0])
+        if (loss(N, less) < value * (1 - 1e-13)).any():
             N, D, value = _below_budget(loss, budget, (np.log(low), np.log(high)), k, k_serve)
     return Optimum(N=N, D=D, loss=np.where(possible, value, np.inf))
 

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scaling.planning.plan import Choice, Plan
+    from scaling.planning.door import Choice, Plan
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -19,13 +19,18 @@ def count(value: float | None) -> str:
     return f"{value:.3g}"
 
 
+def spoken(name: str) -> str:
+    """Returns a format's name for a sentence: a bare number is a number of bits."""
+    return f"{name} bits" if name.replace(".", "", 1).isdigit() else name
+
+
 def markdown(plan: "Plan") -> str:
     """Returns the plan as Markdown."""
     best = plan.best
     sure = "" if best.probability is None else f" (best in {best.probability:.0%} of the draws)"
     lines = [
-        f"**Train {count(best.N)} parameters on {count(best.D)} tokens in {best.format}**{sure}: "
-        f"predicted loss {best.loss:.4f}.",
+        f"**Train {count(best.N)} parameters on {count(best.D)} tokens in "
+        f"{spoken(best.format)}**{sure}: predicted loss {best.loss:.4f}.",
         "",
         f"Budget {plan.budget.compute:.3g} FLOP of 16-bit products, cost model "
         f"`{plan.cost.name}`{_serving(plan)}, law `{plan.law}`.",
@@ -54,15 +59,15 @@ def _table(plan: "Plan") -> list[str]:
 
 def _cells(choice: "Choice", sampled: bool) -> list[str]:
     if not math.isfinite(choice.loss):
-        return [choice.format, *["-"] * 4, "0 %" if sampled else "-", "-", "-"]
+        return [spoken(choice.format), *["-"] * 4, "0 %" if sampled else "-", "-", "-"]
 
     def with_interval(value, interval, write) -> str:
-        if interval is None:
+        if interval is None or write(interval[0]) == write(interval[1]) == write(value):
             return write(value)
         return f"{write(value)} ({write(interval[0])} to {write(interval[1])})"
 
     return [
-        choice.format,
+        spoken(choice.format),
         with_interval(choice.N, choice.N_interval, count),
         with_interval(choice.D, choice.D_interval, count),
         f"{choice.D / choice.N:.3g}",

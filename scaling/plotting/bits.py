@@ -62,7 +62,7 @@ def iso_loss(
         where, label = f" at {other} = {style.short(fixed)}", "precision (bits)"
     else:
         across, vertical = np.meshgrid(horizontal, np.geomspace(*span(fit, other), 97))
-        points = {x: across, other: vertical} | {k: v for k, v in held.items()}
+        points = {x: across, other: vertical, **held}
         where, label = "", f"{other} ({'tokens' if other == 'D' else 'parameters'})"
     loss = np.asarray(fit.law.predict(fit.params, points))
     made, axes = style.figure(width=6.2)
@@ -113,7 +113,7 @@ def pareto(
     for i, candidate in enumerate(chosen):
         N = bits / stored[i]
         loss = fit.law.predict(fit.params, {"N": N, "D": np.full_like(N, D), **candidate.point})
-        inside = (N >= low) & (N <= high)
+        inside = (low <= N) & (high >= N)
         front = np.minimum(front, np.where(inside, loss, np.inf))
         ax.plot(bits[inside], loss[inside], label=candidate.name, zorder=3, **style.line(i))
         n, y = runs_of(fit, candidate, D)

@@ -1,4 +1,4 @@
-"""Pictures along budgets: IsoFLOP curves, optimal precision, and losses that rise with more data."""
+"""Pictures along budgets: IsoFLOP curves, optimal precision, losses that rise with more data."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -149,10 +149,8 @@ def loss_vs_data(
     for i, (candidate, crit) in enumerate(zip(chosen, crits)):
         loss = fit.law.predict(fit.params, {"N": np.full_like(D, N), "D": D, **candidate.point})
         lowest, first = min(lowest, float(loss.min())), max(first, float(loss[0]))
-        rises = crit is not None and low < crit < high
-        label = f"{candidate.name}, D_crit {style.short(crit)}" if rises else candidate.name
-        ax.plot(D, loss, label=label, **style.line(i))
-        if rises:
+        ax.plot(D, loss, label=_with_limit(candidate.name, crit), **style.line(i))
+        if crit is not None and low < crit < high:
             points = {"N": np.array([N]), "D": np.array([crit]), **candidate.point}
             ax.plot(crit, fit.law.predict(fit.params, points), linestyle="none", marker="*",
                     color=style.COLORS[i], markersize=11, markeredgecolor="black")  # fmt: skip
@@ -163,3 +161,7 @@ def loss_vs_data(
     ax.set_title(f"{fit.law.name} at N = {style.short(N)}; stars: D_crit", fontsize=10)
     style.legend(ax, len(chosen))
     return made
+
+
+def _with_limit(name: str, crit: float | None) -> str:
+    return name if crit is None else f"{name}, D_crit {style.short(crit)}"

@@ -4,14 +4,22 @@ Colors run from dark to light, so that they stay ordered when the page is gray; 
 own dashes and marker too. Figures are made without ``pyplot``: nothing global is touched.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 #: Dark to light (luminance rises), chosen to differ in hue for those who see it.
-COLORS = ("#000000", "#3b1f7a", "#a3195b", "#1f6f8b", "#d1603d", "#7a8f2a", "#8c8c8c", "#c9a227")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (10, 3)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+COLORS = ("#000000", "#3b1f7a", "#a3195b", "#1f6f8b", "#74882a", "#d1603d", "#8c8c8c", "#c9a227")
+DASHES = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (10, 3)),
+    (0, (1, 1)),
+    (0, (3, 1, 1, 1)),
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 #: Series drawn one by one before the rest is left out of a picture.
 MOST = len(COLORS)
@@ -81,7 +89,11 @@ def short(value: float) -> str:
     if value >= 0.9995e16:
         exponent = int(np.floor(np.log10(value) + 1e-9))
         lead = value / 10.0**exponent
-        return rf"$10^{{{exponent}}}$" if round(lead, 2) == 1 else rf"${lead:.2g}\cdot10^{{{exponent}}}$"
+        return (
+            rf"$10^{{{exponent}}}$"
+            if round(lead, 2) == 1
+            else rf"${lead:.2g}\cdot10^{{{exponent}}}$"
+        )
     for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * size:
             return f"{value / size:.3g}{letter}"
@@ -96,7 +108,7 @@ def legend(ax: Any, count: int, **options: Any) -> None:
     ax.legend(fontsize=8, frameon=False, handlelength=3.2, **(places | options))
 
 
-def shade(ax: Any, x: Sequence[float], low: Any, high: Any) -> None:
+def shade(ax: Any, x: Any, low: Any, high: Any) -> None:
     """Draws an interval as a gray band with thin edges, which survive a photocopy."""
     ax.fill_between(x, low, high, color="0.85", linewidth=0)
     ax.plot(x, low, color="0.5", linewidth=0.6)
