@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from scaling.laws.law import Law
 
-L = TypeVar("L", bound=Law | Callable[..., Law])
+L = TypeVar("L", Law, Callable[..., Law])
 
 _FACTORIES: dict[str, Callable[..., Law]] = {}
 
@@ -36,7 +36,7 @@ def register(law: L, name: str | None = None) -> L:
         _FACTORIES[key] = lambda: finished
     else:
         _FACTORIES[key] = law
-    return law
+    return law  # pyright: ignore[reportReturnType]
 
 
 def unregister(name: str) -> None:

@@ -1,5 +1,7 @@
 """Epoch's Chinchilla points: the exact optimum, and how a fit finds it."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,10 @@ def test_published_coefficients_are_near_but_not_the_minimum(epoch):
 
 
 def test_bootstrap_errors_are_those_of_the_replication(epoch):
-    result = fit(epoch, "chinchilla", bootstrap=500, seed=0)
+    began = time.perf_counter()
+    result = fit(epoch, "chinchilla", bootstrap=1000, seed=0)
+    assert time.perf_counter() - began < 30
+    assert result.draws.converged.all()
     errors = result.errors("bootstrap")
     assert errors["E"] == pytest.approx(0.0256, rel=0.2)
     assert errors["alpha"] == pytest.approx(0.0148, rel=0.2)
