@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -10,6 +11,12 @@ from scaling import Dataset
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 DATA = pathlib.Path(os.environ.get("SCALING_DATA", ROOT / "../shared/data"))
+
+
+def processor_seconds() -> float:
+    """Returns the processor time of this process and of its finished children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,10 @@
 """Epoch's Chinchilla points: the exact optimum, and how a fit finds it."""
 
-import time
-
 import numpy as np
 import pytest
 
 from scaling import fit
+from tests.scaling.conftest import processor_seconds
 
 OPTIMUM = {
     "A": 477.82586648817204,
@@ -42,9 +41,10 @@ def test_published_coefficients_are_near_but_not_the_minimum(epoch):
 
 
 def test_bootstrap_errors_are_those_of_the_replication(epoch):
-    began = time.perf_counter()
+    began = processor_seconds()
     result = fit(epoch, "chinchilla", bootstrap=1000, seed=0)
-    assert time.perf_counter() - began < 30
+    # Half a minute on two cores; processor time does not see what else the machine is doing.
+    assert processor_seconds() - began < 60
     assert result.draws.converged.all()
     errors = result.errors("bootstrap")
     assert errors["E"] == pytest.approx(0.0256, rel=0.2)

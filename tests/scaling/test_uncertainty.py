@@ -1,4 +1,4 @@
-"""Intervals: do they cover, do the methods agree, does the bootstrap depend on nothing but its seed."""
+"""Intervals: whether they cover, whether methods agree, and what the bootstrap depends on."""
 
 import numpy as np
 import pytest
