@@ -1,9 +1,7 @@
 """The table, the CSV file and the picture of a set of runs that differ in their recipe."""
 
 import argparse
-import csv
 import math
-import os
 import pathlib
 import platform
 from typing import Any
@@ -13,34 +11,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import qjax
 from qjax import train
 
 NATS_PER_BIT = math.log(2.0)
-
-
-def formats(name: str) -> dict[str, Any]:
-    """Format facts of a recipe: bits per element of the six operands, E, M and B of the weights.
-
-    Of the first rule that quantizes; B is the number of elements that share a scale.
-    """
-    if name == "float32":
-        return {"bits": "32", "E": 8, "M": 23, "B": "", "format": "float32"}
-    policy = next(r.policy for r in qjax.recipes.get(name).rules if r.policy.fwd.rhs is not None)
-    gemms = (policy.fwd, policy.dlhs, policy.drhs)
-    operands = [side for gemm in gemms for side in (gemm.lhs, gemm.rhs)]
-    types = [None if q is None else q.qtype for q in operands]
-    bits = ["32" if t is None else f"{t.bits_per_element:g}" for t in types]
-    if len(set(bits)) == 1:
-        bits = bits[:1]
-    weights = policy.fwd.rhs.qtype
-    return {
-        "bits": "/".join(bits),
-        "E": getattr(weights.format, "exponent_bits", ""),
-        "M": getattr(weights.format, "mantissa_bits", ""),
-        "B": weights.tile.contract or "",
-        "format": weights.name,
-    }
 
 
 def rows_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -53,8 +26,7 @@ def rows_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         difference, error = train.gap(last, base.evaluations[-1])
         rows.append(
             {
-                "recipe": run["name"],
-                **formats(run["name"]),
+                **train.facts(run["recipe"]),
                 "loss": last.loss,
                 "loss_se": last.standard_error,
                 "bits_per_byte": last.loss / NATS_PER_BIT,
@@ -113,14 +85,7 @@ def write_csv(runs: list[dict[str, Any]], options: argparse.Namespace, path: pat
         }
         for run, row in zip(runs, rows_of(runs))
     ]
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    train.write_table(rows, path)
 
 
 def draw(runs: list[dict[str, Any]], path: pathlib.Path) -> None:

@@ -99,8 +99,9 @@ def run_one(name: str, options: argparse.Namespace, text: train.data.Text) -> di
         layers=options.layers, width=options.width, heads=options.heads, length=options.length
     )
     model = lm.LanguageModel(size)
-    if name != "float32":
-        model = qjax.quantize(model, name)
+    recipe = None if name == "float32" else qjax.recipes.get(name)
+    if recipe is not None:
+        model = qjax.quantize(model, recipe)
     windows = train.data.Windows(text.train, options.batch, options.length, seed=options.seed)
     held_out = train.data.Windows(text.held_out, options.batch, options.length)
     step = train.Step(
@@ -122,6 +123,7 @@ def run_one(name: str, options: argparse.Namespace, text: train.data.Text) -> di
     params = result.state.params
     return {
         "name": name,
+        "recipe": recipe,
         "result": result,
         "parameters": train.count_parameters(params),
         "non_embedding": train.count_parameters(params, without=lm.EMBEDDINGS),

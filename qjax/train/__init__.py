@@ -7,6 +7,7 @@ from qjax.train.checkpoints import Checkpoints as Checkpoints
 from qjax.train.evaluation import Evaluation as Evaluation
 from qjax.train.evaluation import gap as gap
 from qjax.train.evaluation import make_evaluator as make_evaluator
+from qjax.train.facts import facts as facts
 from qjax.train.interruption import Diverged as Diverged
 from qjax.train.interruption import Interrupted as Interrupted
 from qjax.train.loop import run as run
@@ -27,6 +28,10 @@ from qjax.train.sharding import make_mesh as make_mesh
 from qjax.train.state import State as State
 from qjax.train.state import count_parameters as count_parameters
 from qjax.train.step import Step as Step
+from qjax.train.sweep import Trial as Trial
+from qjax.train.sweep import sweep as sweep
+from qjax.train.table import read_table as read_table
+from qjax.train.table import write_table as write_table
 from qjax.train.tasks import FunctionTask as FunctionTask
 from qjax.train.tasks import LinenTask as LinenTask
 from qjax.train.tasks import NnxTask as NnxTask
