@@ -78,10 +78,12 @@ def exponent_of(bound: Array, format: Format, rule: str) -> Array:
       format: The format of the elements.
       rule: One of `RULES`.
     """
-    limit = format.grid.limit
+    limit = format.max_pattern
     fraction = limit & (STEP - 1)
-    # An evenly spaced grid has one digit before the fraction.
-    half = STEP >> (format.grid.mantissa_bits + 1 - int(format.grid.uniform))
+    half = 0
+    if rule == "even":
+        # An evenly spaced grid has one digit before the fraction.
+        half = STEP >> (format.grid.mantissa_bits + 1 - int(format.grid.uniform))
     carry = {
         "floor": 0,
         "ceil": STEP - 1,

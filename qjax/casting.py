@@ -9,12 +9,24 @@ subnormal never enters a floating-point operation.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from qjax import rounding as roundings
 from qjax._typing import Array, Key
-from qjax.formats import INFINITY, NAN, ONE, STEP, Format, Grid, compressed, split
+from qjax.formats import (
+    INFINITY,
+    NAN,
+    ONE,
+    STEP,
+    Codebook,
+    Format,
+    FourthRoots,
+    Grid,
+    compressed,
+    split,
+)
 
 
 def cast(
@@ -42,12 +54,22 @@ def cast(
       TypeError: If `x` is not floating-point.
       ValueError: If `rounding` is stochastic and there is no key.
     """
+    if isinstance(format, FourthRoots):
+        return format.decode(format.encode(x)).astype(x.dtype)
     check_floating(x, "cast")
-    noise = None
     if rounding.stochastic:
-        index = lax.iota(jnp.uint32, x.size).reshape(x.shape)
-        noise = roundings.noise(need_key(key, rounding), index)
-    return on_grid(x, format.grid, rounding, noise).astype(x.dtype)
+        need_key(key, rounding)
+    if format.static:
+        return _compiled(x, format, rounding, key)
+    return _cast(x, format, rounding, key)
+
+
+def _cast(x: Array, format: Format, rounding: roundings.Rounding, key: Key | None) -> Array:
+    noise = rounding.noise(key, x.shape) if rounding.stochastic and key is not None else None
+    return on_format(x, format, rounding, noise).astype(x.dtype)
+
+
+_compiled = jax.jit(_cast, static_argnames=("format", "rounding"))
 
 
 def check_floating(x: Array, verb: str) -> None:
@@ -68,6 +90,47 @@ def need_key(key: Key | None, rounding: Any) -> Key:
             "Pass `key=jax.random.key(seed)`, a new one at every step."
         )
     return key
+
+
+def on_format(
+    x: Array,
+    format: Format,
+    rounding: roundings.Rounding = roundings.NEAREST_EVEN,
+    noise: Array | None = None,
+    *,
+    exponent: Array | None = None,
+    relative: bool = False,
+    invalid: Array | None = None,
+) -> Array:
+    """Returns float32 values of `format * 2**exponent` next to `x`; arguments as for `on_grid`."""
+    if not isinstance(format, Codebook):
+        options = {"exponent": exponent, "relative": relative, "invalid": invalid}
+        return on_grid(x, format.grid, rounding, noise, **options)
+    scaled = x.astype(jnp.float32)
+    if exponent is not None:
+        scaled = times_power(scaled, -exponent)
+    values = on_table(scaled, format, rounding, noise)
+    if exponent is not None and not relative:
+        values = times_power(values, exponent)
+    return values if invalid is None else jnp.where(invalid, jnp.nan, values)
+
+
+def on_table(
+    x: Array, format: Codebook, rounding: roundings.Rounding, noise: Array | None = None
+) -> Array:
+    """Returns float32 values of a table next to `x`; NaN stays NaN."""
+    if isinstance(rounding, roundings.NearestEven):
+        values = format.decode(format.nearest(x))
+        return jnp.where(jnp.isnan(x), x, values)
+    x = jnp.clip(x, format.table[0], format.table[-1])
+    index = sum((x >= value).astype(jnp.int32) for value in format.table[1:-1])
+    low, high = format.decode(jnp.asarray(index)), format.decode(jnp.asarray(index) + 1)
+    # Magnitudes are measured from the neighbour nearer to zero.
+    negative = x < 0
+    near, far = jnp.where(negative, high, low), jnp.where(negative, low, high)
+    part = (x - near) / (far - near)
+    whole = rounding(part, negative, noise)
+    return jnp.where(jnp.isnan(x), x, jnp.where(whole > 0, far, near))
 
 
 def on_grid(
@@ -100,7 +163,7 @@ def on_grid(
     limit = grid.limit
     if grid.negative_limit is not None:
         limit = jnp.where(negative, grid.negative_limit, limit)
-    clipped = jnp.minimum(ordered, limit)
+    clipped = ordered if grid.overflow is not None else jnp.minimum(ordered, limit)
     if grid.floor is not None:
         clipped = jnp.maximum(clipped, grid.floor)
     lowest = grid.lowest
@@ -112,12 +175,14 @@ def on_grid(
         ulp = jnp.where(clipped < grid.lowest, grid.lowest, ulp)
     units = jnp.maximum(clipped + (ONE - ulp), STEP)
     units = lax.bitcast_convert_type(units, jnp.float32)
-    if not isinstance(rounding, roundings.NearestEven | roundings.Stochastic):
+    if rounding.directed:  # the pattern of zero is that of a tiny number
         units = jnp.where(size == 0, 0, units)
     whole = rounding(units, negative, noise)
     if relative and shift is not None:
-        ulp = ulp - shift
+        ulp, limit = ulp - shift, limit - shift
     result = _assembled(whole, ulp, shallow)
+    if grid.overflow is not None:
+        result = jnp.where(result > limit, grid.overflow, result)
     if not grid.signed:
         result = jnp.where(
             negative, 0 if grid.floor is None else compressed(jnp.asarray(grid.floor)), result

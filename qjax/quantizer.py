@@ -103,7 +103,7 @@ class Quantizer:
         self, x: Array, layout: Layout, key: Any, relative: bool
     ) -> tuple[Array, QTensor | None]:
         """Returns the values (without their scale where `relative`) and then the scales."""
-        noise = roundings.noise(key, _iota(x)) if self.rounding.stochastic else None
+        noise = _noise(self.rounding, key, x)
         bound, _ = self.calibration(layout.split(x), layout.axes)
         bound = layout.gather(bound)
         assert self.qtype.scale is not None
@@ -118,9 +118,9 @@ class Quantizer:
         exponent = calibrations.exponent_of(extended(bound), format, self.scale)
         exponent = jnp.clip(exponent, qtype.format.min_exponent, qtype.format.top_exponent)
         invalid = bound >= INFINITY
-        values = casting.on_grid(
+        values = casting.on_format(
             x,
-            format.grid,
+            format,
             self.rounding,
             noise,
             exponent=layout.spread(exponent),
@@ -144,8 +144,8 @@ class Quantizer:
         scale = raw if _is_float32(self.scale) else self.scale.cast(raw, **options)
         wide = jnp.promote_types(x.dtype, jnp.float32)
         inverse = layout.spread(jnp.where(scale == 0, 0, 1 / scale)).astype(wide)
-        values = casting.on_grid(
-            x.astype(wide) * inverse, self.qtype.format.grid, self.rounding, noise
+        values = casting.on_format(
+            x.astype(wide) * inverse, self.qtype.format, self.rounding, noise
         )
         return (values, stored) if relative else (values * layout.spread(scale), None)
 
@@ -166,10 +166,10 @@ def _compiled(
 
 
 def _cast(quantizer: Quantizer, x: Array, key: Any, layout: Layout, dtype: Any) -> Array:
-    grid, rounding = quantizer.qtype.format.grid, quantizer.rounding
+    format, rounding = quantizer.qtype.format, quantizer.rounding
     if quantizer.qtype.scale is None:
-        noise = roundings.noise(key, _iota(x)) if rounding.stochastic else None
-        return casting.on_grid(x, grid, rounding, noise).astype(dtype)
+        noise = _noise(rounding, key, x)
+        return casting.on_format(x, format, rounding, noise).astype(dtype)
     values, _ = quantizer._tiles(x, layout, key, relative=False)
     return values.astype(dtype)
 
@@ -177,8 +177,8 @@ def _cast(quantizer: Quantizer, x: Array, key: Any, layout: Layout, dtype: Any) 
 def _encode(quantizer: Quantizer, x: Array, key: Any, layout: Layout, dtype: Any) -> QTensor:
     qtype, rounding = quantizer.qtype, quantizer.rounding
     if qtype.scale is None:
-        noise = roundings.noise(key, _iota(x)) if rounding.stochastic else None
-        values = casting.on_grid(x, qtype.format.grid, rounding, noise)
+        noise = _noise(rounding, key, x)
+        values = casting.on_format(x, qtype.format, rounding, noise)
         return qtensor.plain(values, qtype, layout, dtype.name)
     values, scale = quantizer._tiles(x, layout, key, relative=True)
     codes = qtype.format.store(values)
@@ -240,8 +240,8 @@ def _is_float32(scale: Quantizer) -> bool:
     return scale.qtype.format.static and scale.qtype == qtypes.FLOAT32_SCALE
 
 
-def _iota(x: Array) -> Array:
-    return jax.lax.iota(jnp.uint32, x.size).reshape(x.shape)
+def _noise(rounding: roundings.Rounding, key: Any, x: Array) -> Array | None:
+    return rounding.noise(key, x.shape) if rounding.stochastic else None
 
 
 def _reciprocal(value: Any) -> Any:

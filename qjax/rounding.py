@@ -7,13 +7,14 @@ element's index, so that it depends neither on sharding nor on call order.
 
 import abc
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from qjax._typing import Array, Key
+from qjax._typing import Array, Key, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Rounding(abc.ABC):
     """A rule that takes magnitudes to whole numbers."""
 
     stochastic: ClassVar[bool] = False
+    directed: ClassVar[bool] = False
+
+    def noise(self, key: Key, shape: Shape) -> Array:
+        """Returns random words for an array of `shape`, where the rule is stochastic."""
+        raise TypeError(f"{self!r} draws no random bits. Ask `Stochastic` for noise.")
 
     @abc.abstractmethod
     def __call__(self, units: Array, negative: Array, noise: Array | None) -> Array:
@@ -45,6 +51,113 @@ class NearestEven(Rounding):
 NEAREST_EVEN = NearestEven()
 
 
+def _above(units: Array) -> tuple[Array, Array]:
+    """Returns the whole number below and the exact fraction above it."""
+    below = jnp.floor(units)
+    return below, units - below
+
+
+def _step(condition: Array) -> Array:
+    return condition.astype(jnp.float32)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class NearestAway(Rounding):
+    """Rounds to the nearest, ties away from zero (the default of microxcaling's emulator)."""
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        below, part = _above(units)
+        return below + _step(part >= 0.5)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class NearestZero(Rounding):
+    """Rounds to the nearest, ties toward zero."""
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        below, part = _above(units)
+        return below + _step(part > 0.5)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class NearestUp(Rounding):
+    """Rounds to the nearest, ties toward positive infinity."""
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        below, part = _above(units)
+        return below + _step((part > 0.5) | ((part == 0.5) & ~negative))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class NearestDown(Rounding):
+    """Rounds to the nearest, ties toward negative infinity."""
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        below, part = _above(units)
+        return below + _step((part > 0.5) | ((part == 0.5) & negative))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class TowardZero(Rounding):
+    """Drops the fraction."""
+
+    directed: ClassVar[bool] = True
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        return jnp.floor(units)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class AwayFromZero(Rounding):
+    """Rounds any fraction up in magnitude."""
+
+    directed: ClassVar[bool] = True
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        return jnp.ceil(units)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Floor(Rounding):
+    """Rounds toward negative infinity."""
+
+    directed: ClassVar[bool] = True
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        return jnp.where(negative, jnp.ceil(units), jnp.floor(units))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Ceil(Rounding):
+    """Rounds toward positive infinity."""
+
+    directed: ClassVar[bool] = True
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        return jnp.where(negative, jnp.floor(units), jnp.ceil(units))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class ToOdd(Rounding):
+    """Rounds any fraction to the odd neighbour, so that a second rounding is as good as one."""
+
+    directed: ClassVar[bool] = True
+
+    def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
+        below, part = _above(units)
+        even = below - 2 * jnp.floor(below * 0.5) == 0
+        return below + _step(even & (part > 0))
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Stochastic(Rounding):
@@ -53,9 +166,12 @@ class Stochastic(Rounding):
     Attributes:
       bits: Random bits per element, 1 to 24; None for 24. With few bits the probability is the
         fraction rounded to a multiple of `2**-bits`.
+      shared: Axes along which all elements share one draw: cheaper in hardware, still unbiased,
+        but their errors are correlated.
     """
 
     bits: int | None = None
+    shared: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     stochastic: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -64,14 +180,28 @@ class Stochastic(Rounding):
                 f"`Stochastic` was asked for bits={self.bits}. Give 1 to 24, or None for 24."
             )
 
+    def noise(self, key: Key, shape: Shape) -> Array:
+        """Returns random words for an array: hashes of the row-major index of each element."""
+        if not self.shared:
+            index = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+            return noise(key, index)
+        shared = {axis % len(shape) for axis in self.shared}
+        index, stride = jnp.zeros(shape, jnp.uint32), 1
+        for axis in reversed(range(len(shape))):
+            if axis not in shared:
+                position = lax.broadcasted_iota(jnp.uint32, shape, axis)
+                index = index + position * jnp.uint32(stride)
+            stride *= shape[axis]
+        return noise(key, index)
+
     def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
         assert noise is not None
         bits = 24 if self.bits is None else self.bits
         draw = (noise >> (32 - bits)).astype(jnp.int32).astype(jnp.float32)
-        below = jnp.floor(units)
+        below, part = _above(units)
         # With few bits the draws sit at the middle of their intervals: no bias towards zero.
         draw = (draw + (0.0 if bits == 24 else 0.5)) * jnp.float32(2.0**-bits)
-        return below + (units - below > draw).astype(jnp.float32)
+        return below + _step(part > draw)
 
 
 def key_words(key: Key) -> tuple[Array, Array]:

@@ -37,9 +37,30 @@ FORMATS = [
     Fixed(0, 3),
     PowerOfTwo(8),
     PowerOfTwo(3, signed=True, zero=True, nan=False),
+    *(formats.binary8p(precision) for precision in range(1, 8)),
+    Float(4, 3, family="fn", saturate=False),
+    formats.NF4,
+    formats.normal_float(3),
+    formats.dynamic_exponent(8),
+    formats.TERNARY,
+    formats.BINARY,
 ]
 QTYPES = [*qtypes.NAMED.values(), qtypes.block_float(4), qtypes.block_float(8)]
-ROUNDINGS = [rounding.NearestEven(), rounding.Stochastic(), rounding.Stochastic(bits=4)]
+ROUNDINGS = [
+    rounding.NearestEven(),
+    rounding.NearestAway(),
+    rounding.NearestZero(),
+    rounding.NearestUp(),
+    rounding.NearestDown(),
+    rounding.TowardZero(),
+    rounding.AwayFromZero(),
+    rounding.Floor(),
+    rounding.Ceil(),
+    rounding.ToOdd(),
+    rounding.Stochastic(),
+    rounding.Stochastic(bits=4),
+    rounding.Stochastic(shared=(0,)),
+]
 
 
 def label(member) -> str:

@@ -1,12 +1,17 @@
 """Stochastic rounding is unbiased and its noise is independent, within stated sigmas."""
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from qjax import casting, formats
+from qjax import rounding as roundings
 from qjax.rounding import Stochastic, noise
+from tests.families import ROUNDINGS
 
 COUNT = 1 << 18
 
@@ -87,3 +92,82 @@ def test_noise_is_the_same_for_raw_and_typed_keys_and_under_jit():
 def test_few_bits_need_a_legal_number():
     with pytest.raises(ValueError, match="bits=25"):
         Stochastic(bits=25)
+
+
+def expected_neighbour(rule, low, high, part, index):
+    """Which neighbour a rule should choose, from its definition; `index` counts from zero."""
+    positive = low >= 0
+    tie = part == 0.5
+    nearer = high if part > 0.5 else low
+    inner, outer = (low, high) if positive else (high, low)
+    even = low if index % 2 == 0 else high
+    return {
+        "NearestEven": even if tie else nearer,
+        "NearestAway": outer if tie else nearer,
+        "NearestZero": inner if tie else nearer,
+        "NearestUp": high if tie else nearer,
+        "NearestDown": low if tie else nearer,
+        "TowardZero": inner,
+        "AwayFromZero": outer,
+        "Floor": low,
+        "Ceil": high,
+        "ToOdd": high if even == low else low,
+    }[type(rule).__name__]
+
+
+@pytest.mark.parametrize("rule", [r for r in ROUNDINGS if not r.stochastic], ids=repr)
+@pytest.mark.parametrize("format", [formats.E4M3FN, formats.E2M1FN, formats.INT4, formats.E5M2])
+def test_every_gap_rounds_as_defined_subnormals_included(format, rule):
+    values = format.values()
+    zero = int(np.flatnonzero(values == 0)[0])
+    points, expected = [], []
+    for i, (low, high) in enumerate(itertools.pairwise(values)):
+        for part in (1 / 16, 0.25, 0.5, 0.75, 15 / 16):
+            points.append(low + part * (high - low))
+            expected.append(expected_neighbour(rule, low, high, part, i - zero))
+    got = casting.cast(jnp.asarray(points, jnp.float32), format, rounding=rule)
+    assert np.array_equal(np.asarray(got), np.asarray(expected, np.float32))
+
+
+@pytest.mark.parametrize("rule", ROUNDINGS, ids=repr)
+@pytest.mark.parametrize(
+    "format", [formats.E4M3FN, formats.INT4, formats.NF4], ids=lambda f: f.name
+)
+def test_values_on_the_grid_stay_and_large_ones_saturate(format, rule):
+    x = jnp.asarray([*format.values(), 1e9, -1e9], jnp.float32)
+    key = jax.random.key(0) if rule.stochastic else None
+    got = np.asarray(casting.cast(x, format, rounding=rule, key=key), np.float64)
+    ends = [format.values().max(), format.values().min()]
+    assert np.array_equal(got, np.float32([*format.values(), *ends]))
+
+
+@pytest.mark.parametrize("value", [1e-30, 1e-42])
+def test_directed_rules_see_the_smallest_numbers_but_not_zero(value):
+    x = jnp.asarray(np.float32([value, -value, 0.0, -0.0]))
+    tiny = formats.E4M3FN.smallest_subnormal
+    cast = functools.partial(casting.cast, x, formats.E4M3FN)
+    assert cast(rounding=roundings.AwayFromZero()).tolist() == [tiny, -tiny, 0, 0]
+    assert cast(rounding=roundings.Ceil()).tolist() == [tiny, 0, 0, 0]
+    assert cast(rounding=roundings.Floor()).tolist() == [0, -tiny, 0, 0]
+
+
+def test_shared_noise_is_one_draw_along_its_axes():
+    x = jnp.full((64, 50), 0.3)
+    rule = Stochastic(shared=(0,))
+    result = np.asarray(casting.cast(x, formats.INT4, rounding=rule, key=jax.random.key(2)))
+    assert (result == result[0]).all()
+    assert 0 < result[0].mean() < 1
+
+
+def test_few_bits_are_unbiased_up_to_their_resolution():
+    x = jnp.full(COUNT, 0.3)
+    rule = Stochastic(bits=3)
+    result = casting.cast(x, formats.INT4, rounding=rule, key=jax.random.key(4))
+    # Draws at the middles of eighths: 0.3 exceeds those of 1/16 and 3/16 only.
+    assert abs(float(result.mean()) - 2 / 8) < 5 * np.sqrt(3 / 16 / COUNT)
+
+
+def test_table_draws_are_unbiased():
+    x = jnp.full(COUNT, -0.6)
+    result = casting.cast(x, formats.NF4, rounding=Stochastic(), key=jax.random.key(4))
+    assert abs(float(result.mean()) + 0.6) < 5 * 0.18 / np.sqrt(COUNT)

@@ -3,6 +3,7 @@
 from qjax.formats._base import Format as Format
 from qjax.formats._base import Grid as Grid
 from qjax.formats._catalogue import BFLOAT16 as BFLOAT16
+from qjax.formats._catalogue import BINARY as BINARY
 from qjax.formats._catalogue import E2M1FN as E2M1FN
 from qjax.formats._catalogue import E2M3FN as E2M3FN
 from qjax.formats._catalogue import E3M2FN as E3M2FN
@@ -22,10 +23,17 @@ from qjax.formats._catalogue import INT8 as INT8
 from qjax.formats._catalogue import INT16 as INT16
 from qjax.formats._catalogue import MXINT8_ELEMENT as MXINT8_ELEMENT
 from qjax.formats._catalogue import NAMED as NAMED
+from qjax.formats._catalogue import NF4 as NF4
+from qjax.formats._catalogue import POW2 as POW2
+from qjax.formats._catalogue import ROOTS4 as ROOTS4
+from qjax.formats._catalogue import TERNARY as TERNARY
 from qjax.formats._catalogue import UINT2 as UINT2
 from qjax.formats._catalogue import UINT4 as UINT4
 from qjax.formats._catalogue import UINT8 as UINT8
+from qjax.formats._catalogue import binary8p as binary8p
 from qjax.formats._catalogue import parse as parse
+from qjax.formats._codebook import Codebook as Codebook
+from qjax.formats._codebook import FourthRoots as FourthRoots
 from qjax.formats._float import Float as Float
 from qjax.formats._integer import Fixed as Fixed
 from qjax.formats._integer import Int as Int
@@ -37,3 +45,8 @@ from qjax.formats._patterns import compressed as compressed
 from qjax.formats._patterns import extended as extended
 from qjax.formats._patterns import split as split
 from qjax.formats._power import PowerOfTwo as PowerOfTwo
+from qjax.formats._tables import dynamic_exponent as dynamic_exponent
+from qjax.formats._tables import lloyd_max as lloyd_max
+from qjax.formats._tables import normal_float as normal_float
+from qjax.formats._tables import power_law as power_law
+from qjax.formats._tables import with_special as with_special

@@ -35,6 +35,7 @@ class Grid:
       uniform: Whether all values are equally spaced.
       signed: Whether negative values exist.
       negative_zero: Whether -0 differs from 0.
+      overflow: float32 pattern of what lies beyond the limit; None saturates.
     """
 
     mantissa_bits: Any
@@ -46,6 +47,7 @@ class Grid:
     uniform: bool = False
     signed: bool = True
     negative_zero: bool = True
+    overflow: int | None = None
 
     def shifted(self, exponent: Any) -> "Grid":
         """Returns the grid of `value * 2**exponent` (an integer, or integers per tile)."""
@@ -118,7 +120,12 @@ class Format(abc.ABC):
     @property
     def max_exponent(self) -> Any:
         """The exponent of the largest value, `floor(log2(max))`."""
-        return (self.grid.limit >> 23) - 127
+        return (self.max_pattern >> 23) - 127
+
+    @property
+    def max_pattern(self) -> Any:
+        """The extended pattern of the largest value."""
+        return self.grid.limit
 
     @abc.abstractmethod
     def encode(self, values: Array) -> Array:

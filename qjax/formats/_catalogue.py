@@ -4,9 +4,11 @@ import difflib
 import re
 
 from qjax.formats._base import Format
+from qjax.formats._codebook import Codebook, FourthRoots
 from qjax.formats._float import Float
 from qjax.formats._integer import Fixed, Int
 from qjax.formats._power import PowerOfTwo
+from qjax.formats._tables import dynamic_exponent, normal_float
 
 E4M3FN = Float(4, 3, family="fn")
 E5M2 = Float(5, 2)
@@ -25,6 +27,30 @@ FLOAT32 = Float(8, 23)
 INT2, INT4, INT8, INT16 = Int(2), Int(4), Int(8), Int(16)
 UINT2, UINT4, UINT8 = (Int(bits, signed=False) for bits in (2, 4, 8))
 MXINT8_ELEMENT = Fixed(1, 6)
+
+# QLoRA's table, as published (rounded to float32 there).
+NF4 = Codebook(
+    (
+        *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+        *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+        *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+        *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+    ),
+    label="nf4",
+)
+BINARY = Codebook((-1.0, 1.0), label="binary")
+TERNARY = Codebook((-1.0, 0.0, 1.0), label="ternary")
+ROOTS4 = FourthRoots()
+POW2 = PowerOfTwo(3, bias=7, signed=True, zero=True, nan=False)
+
+
+def binary8p(precision: int) -> Float:
+    """Returns IEEE P3109's eight-bit format with `precision` significant bits, 1 to 7.
+
+    One zero, one NaN at the code of -0, both infinities, bias `2**(exponent_bits - 1)`.
+    """
+    return Float(8 - precision, precision - 1, family="inuz")
+
 
 NAMED: dict[str, Format] = {
     "e4m3fn": E4M3FN,
@@ -47,8 +73,19 @@ NAMED: dict[str, Format] = {
     "uint2": UINT2,
     "uint4": UINT4,
     "uint8": UINT8,
+    "nf4": NF4,
+    "binary": BINARY,
+    "ternary": TERNARY,
+    "pow2": POW2,
+    "roots4": ROOTS4,
 }
-ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "e8m0": "e8m0fnu"}
+ALIASES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "fp32": "float32",
+    "e8m0": "e8m0fnu",
+    **{f"binary8p{p}": binary8p(p).name for p in range(1, 8)},
+}
 
 
 def parse(name: str) -> Format:
@@ -56,7 +93,9 @@ def parse(name: str) -> Format:
 
     Args:
       name: An ml_dtypes name with or without `float8_`, `float6_` or `float4_`; `eXmY` with
-        `fn`, `finite`, `fnuz` or `inuz`; `intK`, `uintK`; `fixedI.F`.
+        `bN` for a bias and `fn`, `finite`, `fnuz` or `inuz`; `floatK`, `bfloatK`; `intK`, `uintK`;
+        `fixedI.F`; `eXm0fnu` and `pow2...` for powers of two; `nfK`, `dynamicK`, `ternary`,
+        `binary`, `roots4`; `binary8pP` of IEEE P3109.
 
     Returns:
       The format.
@@ -87,6 +126,15 @@ def _grammar(text: str) -> Format | None:
         return Int(int(match[2]), signed=not match[1], narrow=not match[3])
     if match := re.fullmatch(r"(u?)fixed(\d+)\.(\d+)(full)?", text):
         return Fixed(int(match[2]), int(match[3]), signed=not match[1], narrow=not match[4])
+    if match := re.fullmatch(r"b?float(\d+)", text):
+        bits = int(match[1])
+        wide = text.startswith("b") or bits > 16
+        if not 9 <= bits <= 32:
+            return None
+        return Float(8, bits - 9) if wide else Float(5, bits - 6)
+    if match := re.fullmatch(r"(nf|dynamic)(\d)", text):
+        builder = normal_float if match[1] == "nf" else dynamic_exponent
+        return builder(int(match[2]))
     if match := re.fullmatch(r"e(\d)m0(?:b(-?\d+))?fnu", text):
         return PowerOfTwo(int(match[1]), bias=None if match[2] is None else int(match[2]))
     if match := re.fullmatch(r"pow2_(\d)(?:b(-?\d+))?(s?)(z?)(n?)", text):
@@ -97,7 +145,7 @@ def _grammar(text: str) -> Format | None:
             zero=bool(match[4]),
             nan=bool(match[5]),
         )
-    pattern = r"(u?)e(\d)m(\d+)(?:b(-?\d+))?(fnuz|fn|inuz|finite)?(_ftz)?"
+    pattern = r"(u?)e(\d)m(\d+)(?:b(-?\d+))?(fnuz|fn|inuz|finite)?(_ftz)?(_ovf)?"
     if match := re.fullmatch(pattern, text):
         sizes = (int(match[2]), int(match[3]))
         family = match[5] or "ieee"
@@ -110,5 +158,6 @@ def _grammar(text: str) -> Format | None:
             bias=None if match[4] is None else int(match[4]),
             signed=not match[1],
             subnormals=not match[6],
+            saturate=not match[7],
         )
     return None

@@ -41,6 +41,8 @@ class Float(Format):
       signed: Whether there is a sign bit.
       subnormals: Whether numbers below the smallest normal exist. Without them a magnitude below
         it rounds to zero or to the smallest normal.
+      saturate: Whether what rounds beyond the largest value becomes that value; otherwise it
+        becomes infinity or, in families without one, NaN.
 
     References:
       OCP Microscaling Formats v1.0, section 5.3; IEEE P3109 interim report.
@@ -52,6 +54,7 @@ class Float(Format):
     bias: Any = dataclasses.field(default=None, kw_only=True)
     signed: bool = dataclasses.field(default=True, kw_only=True)
     subnormals: bool = dataclasses.field(default=True, kw_only=True)
+    saturate: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self):
         if self.family not in FAMILIES:
@@ -67,6 +70,11 @@ class Float(Format):
             raise ValueError(
                 f"`Float` takes 0 to 23 mantissa bits, but mantissa_bits={self.mantissa_bits}. "
                 "float32 arithmetic holds no more digits."
+            )
+        if not self.saturate and self.family == "finite":
+            raise ValueError(
+                "`Float` was asked for saturate=False in the finite family, which has no code for "
+                "what overflows. Choose another family, or let it saturate."
             )
         if self.bias is None:
             object.__setattr__(self, "bias", self._default_bias())
@@ -111,7 +119,14 @@ class Float(Format):
             flush=not self.subnormals,
             signed=self.signed,
             negative_zero=negative_zero and self.signed,
+            overflow=self._overflow,
         )
+
+    @property
+    def _overflow(self) -> int | None:
+        if self.saturate:
+            return None
+        return INFINITY if self.family in ("ieee", "inuz") else NAN
 
     @property
     def name(self) -> str:
@@ -123,13 +138,21 @@ class Float(Format):
         # ml_dtypes spells the OCP elements, which have no NaN to give up, `fn` as well.
         if self.family == "finite" and (self.exponent_bits, self.mantissa_bits) in OCP_FINITE:
             suffix = "fn"
-        name = base + bias + suffix + ("" if self.subnormals else "_ftz")
+        name = (
+            base
+            + bias
+            + suffix
+            + ("" if self.subnormals else "_ftz")
+            + ("" if self.saturate else "_ovf")
+        )
         return ALIASES.get(name, name)
 
     @property
     def dtype(self) -> Any:
         """The dtype of NumPy or ml_dtypes with the same codes, or None."""
-        return _dtypes().get(self) if self.static else None
+        if not self.static:
+            return None
+        return _dtypes().get(dataclasses.replace(self, saturate=True))
 
     @property
     def storage(self) -> Any:
@@ -214,7 +237,13 @@ class Float(Format):
 
     def __repr__(self) -> str:
         bias = self._default_bias() if self.static else None
-        hidden = {"family": "ieee", "bias": bias, "signed": True, "subnormals": True}
+        hidden = {
+            "family": "ieee",
+            "bias": bias,
+            "signed": True,
+            "subnormals": True,
+            "saturate": True,
+        }
         return f"Float({fields_equal_defaults(self, hidden)})"
 
 
