@@ -154,11 +154,24 @@ def compare(
     splits = {split: folds(ds, split, seed) for split in cv}
     rows = [_row(ds, law, splits, objective, options) for law in chosen]
 
-    def rank(row: Row) -> tuple[float, float]:
+    def rank(row: Row) -> tuple[bool, float, float]:
         first = row.held_out.get(cv[0], math.nan) if cv else 0.0
-        return (math.inf if math.isnan(first) else first, row.aicc)
+        return (row.fit is None, math.inf if math.isnan(first) else first, row.aicc)
 
     return Comparison(rows=tuple(sorted(rows, key=rank)), splits=tuple(cv), n=len(ds))
+
+
+def _fitting(options: dict, law: Law) -> dict:
+    """Returns options of ``fit`` without the parameters that a law does not have."""
+    out = dict(options)
+    for key in ("fixed", "bounds", "start"):
+        if out.get(key):
+            out[key] = {name: v for name, v in out[key].items() if name in law.names}
+    if out.get("tie"):
+        tie = out["tie"]
+        groups = [tuple(tie)] if isinstance(tie[0], str) else [tuple(g) for g in tie]
+        out["tie"] = [g for g in groups if set(g) <= set(law.names)]
+    return out
 
 
 def title(law: Law) -> str:
@@ -178,6 +191,7 @@ def _registered() -> tuple[str, ...]:
 
 def _row(ds: Dataset, law: Law, splits: dict, objective: str, options: dict) -> Row:
     reasons: list[str] = []
+    options = _fitting(options, law)
     try:
         whole = fit(ds, law, objective=objective, **options)
     except ValueError as error:

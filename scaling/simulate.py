@@ -94,6 +94,7 @@ def default_design(law: str | Law) -> dict[str, np.ndarray]:
         "M": (1, 2, 3, 5, 7),
         "B": (32, 64, 128, 256, CHANNEL_BLOCK),
         "P": (3, 4, 5, 6, 7, 8, 10, 12),
+        "loss": np.linspace(2.0, 4.5, 12),
         "P_w": (3, 4, 5, 6, 7, 8, 10, 12),
         "S": (0.0, 0.25, 0.5, 0.75, 0.9),
         "GMSE": [gmse_uniform(k) for k in (1, 2, 3, 4, 5, 8)],
@@ -151,6 +152,7 @@ _TYPICAL: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
         {"g_0": 0.35, "g_1": 0.45, "g_2": 0.55, "g_3": 0.62}
         | {"offset_3": 0.01, "offset_4": 0.04, "offset_8": 0.02},
     ),
+    "error_link": ((), {"epsilon": 0.85, "k": 2.1, "gamma": 0.75}),
     "sparsity": (
         (),
         {"a_S": 240.0, "c_S": 170.0, "b_S": 0.7, "b_N": 0.34, "B": 2085.0, "b_D": 0.366, "E": 1.8},

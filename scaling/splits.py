@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaling.tables.dataset import LABELS, Dataset
+from scaling.tables.columns import LABELS
+from scaling.tables.dataset import Dataset
 
 _CONDITION = re.compile(r"^(\w+)\s*(>=|<=|>|<|=)\s*(.+)$")
 

@@ -120,7 +120,9 @@ def _capacity_law(name: str, operands: tuple[str, ...], per_operand, log_rho, do
 
 @register
 def capacity_tanh(operands: tuple[str, ...] = ("",)) -> Law:
-    """Returns the law with rho = tanh(F log_{1/4} GMSE)^C, multiplied over operands.
+    """Returns the law with rho = L tanh(F log_{1/4} GMSE)^C, multiplied over operands.
+
+    L stays 1 unless freed by bounds: a representation whose error vanishes loses nothing.
 
     Args:
         operands: suffixes of the columns: ("",) reads GMSE, ("w", "a") reads GMSE_w and GMSE_a.
@@ -130,10 +132,12 @@ def capacity_tanh(operands: tuple[str, ...] = ("",)) -> Law:
         return (
             Param(name=f"F{suffix}", search=(0.1, 1.5), bounds=(0.01, 20.0), doc="steepness"),
             Param(name=f"C{suffix}", search=(0.5, 6.0), bounds=(0.02, 60.0), doc="sharpness"),
+            Param(name=f"L{suffix}", search=(0.5, 1.1), fixed=1.0, doc="capacity at no error"),
         )
 
     def log_rho(p, suffix, gmse, xp):
-        return p[f"C{suffix}"] * xp.log(xp.tanh(-p[f"F{suffix}"] * xp.log(gmse) / _LOG4))
+        rise = xp.log(xp.tanh(-p[f"F{suffix}"] * xp.log(gmse) / _LOG4))
+        return xp.log(p[f"L{suffix}"]) + p[f"C{suffix}"] * rise
 
     doc = "L = A (N rho)^-alpha + B D^-beta + E with rho = tanh(F log_{1/4} GMSE)^C."
     return _capacity_law("capacity_tanh", tuple(operands), params, log_rho, doc)

@@ -1,4 +1,4 @@
-"""Laws over families and bit-widths: ternary against float (Spectra), k-bit offsets, sparsity."""
+"""Laws over families, bit-widths and metrics: Spectra, k-bit offsets, error from loss, sparsity."""
 
 import numpy as np
 
@@ -63,6 +63,17 @@ def _columns(x, knots: tuple[float, ...], levels: tuple[float, ...], xp) -> list
     return hats + [xp.where(xp.abs(x["P"] - k) < 1e-9, 1.0, 0.0) for k in levels[:-1]]
 
 
+def _seed_error(x, y) -> list[dict[str, float]]:
+    found = []
+    for gamma in np.geomspace(0.05, 5.0, 40):
+        columns = np.stack([np.ones_like(y), -np.exp(-gamma * x["loss"])], -1)
+        (epsilon, k), *_ = np.linalg.lstsq(columns, y, rcond=None)
+        if epsilon > 0 and k > 0:
+            miss = float(((columns @ [epsilon, k] - y) ** 2).sum())
+            found.append((miss, {"epsilon": epsilon, "k": k, "gamma": float(gamma)}))
+    return [params for _, params in sorted(found, key=lambda pair: pair[0])[:5]]
+
+
 @register
 def kbit_offset(
     knots: tuple[float, ...] = (), levels: tuple[float, ...] = (), count: int = 4
@@ -111,6 +122,23 @@ def kbit_offset(
     )
 
 
+register(
+    Law(
+        name="error_link",
+        predictors=("loss",),
+        params=(
+            Param(name="epsilon", search=(0.1, 1.0), doc="error of a model that knows nothing"),
+            coefficient("k", "how much of it a loss of zero would remove"),
+            Param(name="gamma", search=(0.05, 5.0), bounds=(1e-3, 50.0), doc="per nat"),
+        ),
+        formula=lambda p, x, xp: p["epsilon"] - p["k"] * xp.exp(-p["gamma"] * x["loss"]),
+        seed=_seed_error,
+        target="metric",
+        objective="l2",
+        source="Gadre et al. 2024, arXiv:2403.08540",
+        doc="error = epsilon - k exp(-gamma loss): downstream error from the loss in nats/token.",
+    )
+)
 register(
     Law(
         name="sparsity",

@@ -9,7 +9,6 @@ A bad row is named by its line and the reason. It raises, or, when asked, is dro
 Reading files is in ``scaling.tables.reading``; judging a design is in ``scaling.tables.design``.
 """
 
-import difflib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -20,15 +19,15 @@ import numpy as np
 from scaling.capacity import gmse_of_format
 from scaling.findings import Finding
 from scaling.laws import Law, get
+from scaling.tables.columns import (
+    as_floats,
+    converted,
+    find_impossible,
+    no_column,
+    renamed,
+)
 from scaling.tables.formats import parse_format
 
-#: Columns of words.
-LABELS = frozenset({"fmt", "family", "group", "run", "schedule", "final"})
-#: Columns that must be positive wherever they have a value.
-POSITIVE = frozenset({"N", "D", "C", "P", "P_w", "P_a", "P_kv", "P_post", "B", "loss", "loss_base"})
-#: Columns that must not be negative wherever they have a value.
-NONNEGATIVE = frozenset({"E", "M", "S", "weight", "GMSE"})
-CANONICAL = POSITIVE | NONNEGATIVE | LABELS | {"delta", "metric"}
 #: Columns that a format's name implies, and how.
 _FROM_FORMAT = {
     "E": lambda f: np.nan if f.E is None else f.E,
@@ -75,16 +74,18 @@ class Dataset:
             raise ValueError(f"Columns have different lengths: {lengths}.")
         if on_bad not in ("raise", "drop"):
             raise ValueError(f"on_bad must be 'raise' or 'drop', got {on_bad!r}.")
-        raw = _renamed(raw, map or {})
+        raw, units = renamed(raw, map or {})
         n = len(next(iter(raw.values())))
         self.source = source
         self.lines = np.arange(1, n + 1) if lines is None else np.asarray(lines)
         self.dropped: tuple[tuple[int, str], ...] = tuple(dropped)
         bad: dict[int, str] = {}
-        self._columns = {k: _converted(k, v, bad) for k, v in raw.items()}
+        self._columns = {k: converted(k, v, bad) for k, v in raw.items()}
+        for name, unit in units.items():
+            self._columns[name] = as_floats(name, self._columns[name]) * unit
         self._derive([derive] if isinstance(derive, str) else list(derive))
         for name, values in self._columns.items():
-            _find_impossible(name, values, bad)
+            find_impossible(name, values, bad)
         self._remove(bad, on_bad)
 
     def _derive(self, wanted: list[str]) -> None:
@@ -155,7 +156,7 @@ class Dataset:
             parsed = {f: parse_format(f) for f in set(self._columns["fmt"])}
             values = {f: _FROM_FORMAT[name](p) for f, p in parsed.items()}
             return np.array([values[f] for f in self._columns["fmt"]], float)
-        raise ValueError(_no_column(name, self._columns))
+        raise ValueError(no_column(name, self._columns))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -204,7 +205,7 @@ class Dataset:
             if name in law.labels:
                 missing = np.flatnonzero(values == "")
             else:
-                missing = np.flatnonzero(~np.isfinite(_as_floats(name, values)))
+                missing = np.flatnonzero(~np.isfinite(as_floats(name, values)))
             for i in missing:
                 bad.setdefault(int(i), f"{name} has no value, and law {law.name!r} reads it")
         out = Dataset(self._columns, lines=self.lines, source=self.source, dropped=self.dropped)
@@ -240,78 +241,3 @@ class Dataset:
         from scaling.tables.design import check
 
         return check(self, law)
-
-
-def _as_floats(name: str, values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind in "OU":
-        raise ValueError(f"Column {name!r} holds words, such as {values[0]!r}; numbers are needed.")
-    return np.asarray(values, float)
-
-
-def _no_column(name: str, columns: Iterable[str]) -> str:
-    columns = list(columns)
-    near = difflib.get_close_matches(name.lower(), [c.lower() for c in columns], n=3, cutoff=0.3)
-    near = [c for c in columns if c.lower() in near]
-    hint = f" Near: {', '.join(near)}." if near else ""
-    return (
-        f"The table has no column {name!r}.{hint} It has {', '.join(columns)}; "
-        f"name the column that holds it with map, as in map={{{name!r}: 'your_column'}}."
-    )
-
-
-_UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
-
-
-def _renamed(raw: dict[str, np.ndarray], map: Mapping[str, str]) -> dict[str, np.ndarray]:
-    out = dict(raw)
-    for canonical, spec in map.items():
-        column, _, unit = spec.partition(":") if spec not in raw else (spec, "", "")
-        if column not in raw:
-            raise ValueError(_no_column(column, raw))
-        values = raw[column]
-        if unit:
-            try:
-                factor = _UNITS[unit] if unit in _UNITS else float(unit)
-            except ValueError:
-                raise ValueError(
-                    f"map {canonical}={spec}: the unit must be a number or one of {list(_UNITS)}, "
-                    f"got {unit!r}."
-                ) from None
-            values = np.asarray(values, float) * factor
-        out[canonical] = values
-        if column != canonical and column not in {s.partition(":")[0] for c, s in map.items()
-                                                  if c != canonical}:  # fmt: skip
-            out.pop(column, None)
-    return out
-
-
-def _converted(name: str, values: np.ndarray, bad: dict[int, str]) -> np.ndarray:
-    """Returns numbers where the column is numeric, and stripped words elsewhere."""
-    if values.dtype.kind in "fiub" and name not in LABELS:
-        return values.astype(float)
-    words = [("" if v is None or v != v else str(v)).strip() for v in values]
-    if name in LABELS:
-        return np.array(words, dtype=str)
-    out, failed = np.full(len(words), np.nan), {}
-    for i, word in enumerate(words):
-        try:
-            out[i] = float(word) if word else np.nan
-        except ValueError:
-            failed[i] = f"{name} is {word!r}, which is not a number"
-    if failed and name not in CANONICAL:
-        return np.array(words, dtype=str)
-    for i, reason in failed.items():
-        bad.setdefault(i, reason)
-    return out
-
-
-def _find_impossible(name: str, values: np.ndarray, bad: dict[int, str]) -> None:
-    if name in ("loss",):
-        for i in np.flatnonzero(~np.isfinite(values)):
-            bad.setdefault(int(i), f"{name} is {values[i]}")
-    if name in POSITIVE:
-        for i in np.flatnonzero((values <= 0) | np.isinf(values)):
-            bad.setdefault(int(i), f"{name} is {values[i]:g}, and must be positive and finite")
-    elif name in NONNEGATIVE:
-        for i in np.flatnonzero((values < 0) | np.isinf(values)):
-            bad.setdefault(int(i), f"{name} is {values[i]:g}, and must be finite and >= 0")

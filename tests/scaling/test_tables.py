@@ -41,6 +41,8 @@ def test_columns_are_mapped_with_units():
     assert "params_m" not in ds
     with pytest.raises(ValueError, match="unit"):
         Dataset(raw, map={"N": "params_m:mega"})
+    with pytest.raises(ValueError, match="line 2: N is 'many', which is not a number"):
+        Dataset({"n": ["1", "many"], "loss": [3.0, 3.1]}, map={"N": "n:1e6"})
 
 
 def test_tokens_are_derived_only_when_asked():
