@@ -7,6 +7,7 @@ from qjax.train.checkpoints import Checkpoints as Checkpoints
 from qjax.train.evaluation import Evaluation as Evaluation
 from qjax.train.evaluation import gap as gap
 from qjax.train.evaluation import make_evaluator as make_evaluator
+from qjax.train.exchange import Exchange as Exchange
 from qjax.train.facts import facts as facts
 from qjax.train.interruption import Diverged as Diverged
 from qjax.train.interruption import Interrupted as Interrupted
@@ -14,6 +15,9 @@ from qjax.train.loop import run as run
 from qjax.train.loss_scale import DynamicScale as DynamicScale
 from qjax.train.loss_scale import LossScale as LossScale
 from qjax.train.loss_scale import StaticScale as StaticScale
+from qjax.train.low_precision import nbytes as nbytes
+from qjax.train.low_precision import quantized_moments as quantized_moments
+from qjax.train.low_precision import stochastic_parameters as stochastic_parameters
 from qjax.train.metrics import MetricsFile as MetricsFile
 from qjax.train.metrics import read_metrics as read_metrics
 from qjax.train.progress import Progress as Progress

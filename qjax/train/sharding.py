@@ -94,6 +94,7 @@ class Placement:
         """Returns how a leaf of this path and shape is split."""
         if not shape:
             return PartitionSpec()
+        path = path.removesuffix("/qvalue")  # The codes of a moment lie as their parameter does.
         for pattern, spec in self.rules:
             if re.fullmatch(f"(.*/)?{pattern}", path) and len(spec) <= len(shape):
                 return spec

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import optax
 
 from qjax._typing import Array, DTypeLike, Key, PyTree
+from qjax.train.exchange import Exchange
 from qjax.train.gradients import narrow, value_and_gradient
 from qjax.train.loss_scale import LossScale
 from qjax.train.schedules import Phases, Schedule
 from qjax.train.state import State
-from qjax.train.tasks import Task
+from qjax.train.tasks import Outcome, Task
 
 
 # Compared by identity: a step holds functions, and `jax.jit(step)` needs it hashable.
@@ -36,6 +37,7 @@ class Step:
       loss_scale: Factor on the loss for narrow-range formats; None: 1.
       ema: Decay of a moving average of the parameters, in (0, 1), used by `evaluate`; None: none.
       remat: A policy of `jax.checkpoint_policies`: what the forward pass keeps.
+      exchange: Averages gradients over devices in few bits; None leaves that to XLA.
     """
 
     task: Task
@@ -47,6 +49,7 @@ class Step:
     loss_scale: LossScale | None = None
     ema: float | None = None
     remat: Callable[..., bool] | None = None
+    exchange: Exchange | None = None
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
@@ -87,18 +90,26 @@ class Step:
           task's own metrics.
         """
         scale = None if self.loss_scale is None else self.loss_scale.value(state.loss_scale)
-        result, grads = value_and_gradient(
-            self.task,
-            state.params,
-            state.variables,
-            batch,
-            key=jax.random.fold_in(state.key, state.step),
-            recipe=self.current(state),
-            scale=scale,
-            accumulate=self.accumulate,
-            compute_dtype=self.compute_dtype,
-            remat=self.remat,
-        )
+        key, recipe = jax.random.fold_in(state.key, state.step), self.current(state)
+
+        def differentiate(batch: PyTree, key: Key) -> tuple[Outcome, PyTree]:
+            return value_and_gradient(
+                self.task,
+                state.params,
+                state.variables,
+                batch,
+                key=key,
+                recipe=recipe,
+                scale=scale,
+                accumulate=self.accumulate,
+                compute_dtype=self.compute_dtype,
+                remat=self.remat,
+            )
+
+        if self.exchange is None:
+            result, grads = differentiate(batch, key)
+        else:
+            result, grads = self.exchange.gradients(differentiate, batch, key)
         norm = global_norm(grads)
         if self.clip is not None:
             grads = clip_by(grads, norm, self.clip)

@@ -1,0 +1,151 @@
+"""Trains a small language model in many formats at once and draws held-out loss against bits.
+
+    python examples/sweep_formats.py --out examples/results
+
+Every float format, integer format, seed and size is a row of `formats.csv`, which the `scaling`
+tool reads; `formats.png` shows them with error bars over seeds. A run that is stopped goes on
+from the table when it is started again.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import lm
+import optax
+import sweep_picture
+
+import qjax
+from qjax import Gemm, Policy, Quantizer, Recipe, Rule, formats, qtypes, train
+from qjax.rounding import Rounding, Stochastic
+
+# Exponent and mantissa bits: 3 to 8 bits in all, with every split that may be best.
+THREE_FOUR = ((1, 1), (2, 0), (1, 2), (2, 1), (3, 0))
+FIVE_TO_EIGHT = ((2, 2), (3, 1), (2, 3), (3, 2), (3, 4), (4, 3), (5, 2))
+FLOATS = THREE_FOUR + FIVE_TO_EIGHT
+INTEGERS = (3, 4, 5, 6, 8)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/sweep"),
+        metavar="DIR",
+        help="folder of the table and picture (path; default: runs/sweep)",
+    )
+    add(
+        "--widths",
+        type=int,
+        nargs="+",
+        default=[32, 64],
+        metavar="W",
+        help="model sizes: features of the residual stream (counts; default: 32 64)",
+    )
+    add("--layers", type=int, default=1, help="transformer blocks (count; default: 1)")
+    add("--steps", type=int, default=300, help="training steps (count; default: 300)")
+    add("--seeds", type=int, default=3, help="seeds of each format (count; default: 3)")
+    add("--batch", type=int, default=8, help="windows per step (count; default: 8)")
+    add("--length", type=int, default=32, help="context (bytes; default: 32)")
+    add(
+        "--learning-rate",
+        type=float,
+        default=1e-2,
+        metavar="RATE",
+        help="peak of AdamW's learning rate (per step; default: 0.01)",
+    )
+    add(
+        "--few",
+        action="store_true",
+        help="only two formats of each kind, for a quick look (flag; default: all)",
+    )
+    add(
+        "--text",
+        nargs="+",
+        metavar="PATH",
+        help="files or folders to train on (paths; default: the Python standard library's source)",
+    )
+    return parser.parse_args(arguments)
+
+
+def recipe(name: str, element: formats.Format, *, noise: Rounding | None, head: bool) -> Recipe:
+    """MX tiles of `element` in all six operands; `noise` rounds gradients, `head` logits too."""
+    qtype = dataclasses.replace(qtypes.MXFP8, format=element)
+    plain = Quantizer(qtype)
+    grad = plain if noise is None else Quantizer(qtype, rounding=noise)
+    policy = Policy(fwd=Gemm(plain, plain), dlhs=Gemm(grad, plain), drhs=Gemm(plain, grad))
+    exempt = () if head else (Rule("lm_head", Policy(), optional=True),)
+    return Recipe((*exempt, Rule(".*", policy)), name=name)
+
+
+def recipes(few: bool) -> list[Recipe]:
+    """Every recipe of the sweep; those of one name form one compiled program."""
+    floats = [formats.Float(e, m, family="finite") for e, m in FLOATS]
+    integers = [formats.Int(bits, narrow=True) for bits in INTEGERS]
+    four = [f for f in floats if f.width == 4]
+    if few:
+        floats, integers, four = floats[3:11:7], integers[1:4:2], four[:1]
+    nearest = [recipe("nearest", f, noise=None, head=False) for f in (*floats, *integers)]
+    noisy = [recipe("stochastic", f, noise=Stochastic(), head=False) for f in (*floats, *integers)]
+    return nearest + noisy + [recipe("head too", f, noise=None, head=True) for f in four]
+
+
+def sweep_size(width: int, options: argparse.Namespace, text: train.data.Text) -> Any:
+    """Trains all formats and seeds of one model size."""
+    size = lm.Size(layers=options.layers, width=width, heads=2, length=options.length)
+    model = lm.LanguageModel(size)
+    windows = train.data.Windows(text.train, options.batch, options.length)
+    held_out = train.data.Windows(text.held_out, 64, options.length).in_order(8)
+
+    def make_step(recipe: Any, rate: Any) -> train.Step:
+        shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, options.steps // 20 + 1, options.steps)
+        optimizer = optax.adamw(lambda count: rate * shape(count), b2=0.95, weight_decay=0.1)
+        task = train.LinenTask(model=model, quantize=qjax.quantize)
+        return train.Step(task=task, optimizer=optimizer, recipe=recipe, clip=1.0)
+
+    state = make_step(None, 1.0).init(jax.random.key(0), windows[0])
+    columns = {
+        "N": train.count_parameters(state.params, without=lm.EMBEDDINGS),
+        "N_total": train.count_parameters(state.params),
+        "D": options.steps * options.batch * options.length,
+        "width": width,
+        "layers": options.layers,
+    }
+    trials = [
+        train.Trial(recipe=chosen, seed=seed, rate=options.learning_rate, columns=columns)
+        for chosen in (None, *recipes(options.few))
+        for seed in range(options.seeds)
+    ]
+    return train.sweep(
+        trials,
+        make_step,
+        windows,
+        steps=options.steps,
+        held_out=held_out,
+        table=options.out / "formats.csv",
+        progress=train.Progress(f"width {width}", steps=options.steps, unit="steps"),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    text = train.data.read_text(options.text)
+    rows = [row for width in options.widths for row in sweep_size(width, options, text)]
+    sweep_picture.draw(rows, options.out / "formats.png")
+    failed = [row for row in rows if row["status"] != "ok"]
+    print(f"{len(rows)} runs, {len(failed)} of them diverged; wrote formats.csv and formats.png")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"sweep_formats: {error}")
