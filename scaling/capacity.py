@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+#: Mantissa bits up to which the grid of a wide float is summed point by point.
+_EXACT = 8
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -87,6 +89,9 @@ def gmse_float(exponent: int, mantissa: int) -> float:
         exponent: exponent bits, all codes used for numbers.
         mantissa: mantissa bits.
     """
+    if exponent >= 4 and mantissa > _EXACT:
+        # With so many binades only the step within one is left, and each bit halves it.
+        return gmse_float(exponent, _EXACT) * 4.0 ** (_EXACT - mantissa)
     if exponent == 0:
         steps = np.arange(2**mantissa)
     else:

@@ -182,9 +182,7 @@ def capacity(
             known = [c for c in candidates(fit.law, None, own) if c.bits is not None]
             width = [c.bits or 0.0 for c in known]
             shares = [_share(fit, n, d, c, known) for c in known]
-            order = np.argsort(width)
-            ax.plot(np.array(width)[order], np.array(shares)[order], label=label,
-                    markersize=6, **style.series(i))  # fmt: skip
+            ax.plot(width, shares, label=label, **style.dots(i))
         else:
             bits, share = _curve(fit, n, d, own)
             ax.plot(bits, share, label=label, **style.line(i))

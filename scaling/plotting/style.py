@@ -104,7 +104,7 @@ def legend(ax: Any, count: int, **options: Any) -> None:
     """Draws a legend: inside for a few series, beside the axes for many."""
     if count == 0:
         return
-    places = {} if count <= 5 else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+    places = {} if count <= 4 else {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
     ax.legend(fontsize=8, frameon=False, handlelength=3.2, **(places | options))
 
 

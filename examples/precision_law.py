@@ -1,0 +1,170 @@
+"""From a results table to a plan: which size, data and number format should the next run have?
+
+    python examples/precision_law.py                       a simulated table, about 20 seconds
+    python examples/precision_law.py runs/sweep.csv        the table of a sweep, or of train_lm.py
+
+Reads one row per finished run (columns N, D, E, M, B and loss, or fmt instead of E, M and B),
+compares laws by how well they predict the largest models from the smaller ones, fits the best of
+them with a bootstrap, draws pictures and prints the plan. Everything is written into one folder:
+comparison.md, fit.json, report.md, plan.md and the pictures.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import numpy as np
+
+from scaling import Dataset, compare, files, fit, laws, plan, save
+from scaling.capacity import gmse_of_format
+from scaling.plotting import plot
+from scaling.report import report
+from scaling.simulate import grid, simulate
+from scaling.tables import parse_format
+
+# E varies at equal M and M at equal E, so that their effects can be told apart.
+LAYOUTS = ((1, 1), (1, 3), (2, 1), (3, 1), (2, 3), (3, 2), (4, 3), (8, 7))
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("table", nargs="?", help="results table (path; default: a simulated one)")
+    add("--map", nargs="+", default=[], metavar="NAME=COLUMN[:UNIT]", help="columns of the table")
+    add(
+        "--budget",
+        type=float,
+        metavar="C",
+        help="budget of the plan (FLOP of 16-bit products; default: 100 times the largest run's)",
+    )
+    add("--bootstrap", type=int, default=200, help="bootstrap draws (count; default: 200)")
+    add("--noise", type=float, default=0.003, help="of the simulated losses (default: 0.003)")
+    add("--seed", type=int, default=0, help="seed of noise and bootstrap (default: 0)")
+    add(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/precision_law"),
+        metavar="DIR",
+        help="folder of everything that is written (path; default: runs/precision_law)",
+    )
+    return parser.parse_args(arguments)
+
+
+def simulated(noise: float, seed: int) -> Dataset:
+    """A table like Sun et al.'s: small transformers in floating-point formats from 4 to 16 bits."""
+    base = {"N": (4e7, 8.5e7, 1.5e8, 6.8e8), "D": (1e10, 2e10, 5e10, 1e11), "B": (32, 128, 512)}
+    columns = grid(**base, layout=range(len(LAYOUTS)))
+    layout = np.asarray(LAYOUTS)[columns.pop("layout").astype(int)]
+    design = columns | {"E": layout[:, 0], "M": layout[:, 1]}
+    return simulate("sun_fp", laws.published("sun2025").params, design, noise=noise, seed=seed)
+
+
+def completed(table: Dataset) -> Dataset:
+    """Adds what the laws read: formats by one grammar, bits of an element, error on Gaussian data.
+
+    A format without blocks counts as scaled by channel, which matters little at its many bits.
+    """
+    if "E" in table and "M" in table:
+        blocks = table["B"] if "B" in table else np.full(len(table), np.nan)
+        names = [_name(*row) for row in zip(table["E"], table["M"], blocks)]
+    else:
+        names = [str(name) for name in table["fmt"]]
+    known = {name: parse_format(name) for name in set(names)}
+    return table.assign(
+        fmt=names,
+        E=[known[name].E for name in names],
+        M=[known[name].M for name in names],
+        B=[known[name].block for name in names],
+        P=[known[name].bits for name in names],
+        GMSE=[gmse_of_format(known[name]) for name in names],
+    )
+
+
+def _name(E: float, M: float, B: float) -> str:
+    element = f"E{E:g}M{M:g}" if E else f"INT{M + 1:g}"
+    common = B if np.isfinite(B) and abs(np.log2(B) - 13.1567) > 1e-6 else None
+    return f"{element}@{common:g}" if common else f"{element}@channel"
+
+
+def candidates(table: Dataset) -> list:
+    """The laws that are compared: one without precision, and one of every kind with it."""
+    formats = sorted(set(table["fmt"]), key=lambda name: parse_format(name).bits)
+    found = ["chinchilla", "kumar_equal", "capacity_tanh"]
+    if len(formats) <= 12:
+        found.append(laws.get("decoupled_eff", reference=formats[-1]))
+    return [*found, "sun_fp"]
+
+
+def pictures(fitted, others: list, table: Dataset, out: pathlib.Path) -> list[str]:
+    """Draws the fitted law, and capacities of all laws; returns the names of the files."""
+    largest = table["N"] >= table["N"].max()
+    before = fit(table.take(~largest), fitted.law)
+    held = {"B": float(np.median(table["B"]))} if "B" in fitted.law.predictors else {}
+    options: dict[str, dict] = {"pareto": {"formats": offered(table)}, "residuals": {}}
+    if {"E", "P"} & set(fitted.law.predictors):
+        options["precision-vs-compute"] = {"held": held}
+    precise = [f for f in others if f is not None and f.law.name != "chinchilla"]
+    plot(precise, "capacity", out / "capacity.png", held={"B": float(np.median(table["B"]))})
+    plot(before, "extrapolation", out / "extrapolation.png", held_out=table.take(largest))
+    for kind, given in options.items():
+        plot(fitted, kind, out / f"{kind}.png", **given)
+    return ["extrapolation.png", "capacity.png", *(f"{kind}.png" for kind in options)]
+
+
+def offered(table: Dataset) -> list[str]:
+    """Formats to choose among: the table's, at its most common block, fewest bits first."""
+    blocks, counts = np.unique(table["B"], return_counts=True)
+    common = blocks[np.argmax(counts)]
+    names = {n for n, b in zip(table["fmt"], table["B"]) if b == common}
+    rest = {n for n in set(table["fmt"]) if not any(_element(n) == _element(m) for m in names)}
+    return sorted(names | rest, key=lambda name: (parse_format(name).bits, name))
+
+
+def _element(name: str) -> str:
+    return name.partition("@")[0]
+
+
+def read(options: argparse.Namespace) -> Dataset:
+    """The table that the options name, or a simulated one, with every column that laws read."""
+    if options.table is None:
+        return completed(simulated(options.noise, options.seed))
+    named = dict(word.split("=", 1) for word in options.map)
+    return completed(Dataset.read(options.table, map=named, on_bad="drop"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    table = read(options)
+    print(f"{len(table)} runs of {table.source}, formats {', '.join(offered(table))}")
+    for line, why in table.dropped:
+        print(f"left out line {line}: {why}")
+
+    ranking = compare(table, candidates(table), ["holdout:N:max"])
+    files.write_text(options.out / "comparison.md", ranking.to_markdown() + "\n")
+    print(f"\n{ranking.to_markdown()}\n")
+    best = ranking.rows[0]
+    if best.fit is None:
+        raise ValueError(f"no law could be fitted: {best.reasons[0]}")
+
+    draws = {"bootstrap": options.bootstrap, "seed": options.seed}
+    fitted = fit(table, best.fit.law, progress=sys.stderr.isatty(), **draws)
+    save(fitted, options.out / "fit.json")
+    files.write_text(options.out / "report.md", report(fitted))
+    compute = options.budget or 100 * float((6 * table["N"] * table["D"]).max())
+    found = plan(fitted, compute, formats=offered(table))
+    files.write_text(options.out / "plan.md", found.to_markdown() + "\n")
+    print(found.to_markdown())
+
+    drawn = ", ".join(pictures(fitted, [row.fit for row in ranking.rows], table, options.out))
+    print(f"\nwrote comparison.md, fit.json, report.md, plan.md, {drawn} to {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ValueError, ImportError, OSError) as error:
+        sys.exit(f"precision_law: {error}")
