@@ -67,9 +67,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--learning-rate",
         type=float,
-        default=3e-3,
+        default=1e-3,
         metavar="RATE",
-        help="peak of AdamW's learning rate (per step; default: 0.003)",
+        help="peak of AdamW's learning rate (per step; default: 0.001)",
     )
     add(
         "--eval-batches",
