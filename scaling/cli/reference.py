@@ -147,6 +147,7 @@ def _add_simulate(commands: Any) -> None:
     add("--constants", metavar="NAME", help="published constants (default: typical ones)")
     add("--params", nargs="+", default=[], metavar="PARAM=VALUE", help="parameters to change")
     add("--design", default="default", help="table of predictors (path), or `default`")
+    add("--drop-bad", action="store_true", help="leave rows of the design out that have no value")
     add("--noise", type=float, default=0.0, help="standard deviation of the log loss (default: 0)")
     add("--seed", type=int, default=0, help="seed of the noise (default: 0)")
     add("-o", "--out", help="write the table as CSV (path; default: stdout)")
@@ -166,8 +167,8 @@ def simulate(options: argparse.Namespace) -> int:
     params = dict(constants or room.typical(law)) | numbers(options.params, "--params")
     design = None
     if options.design != "default":
-        read = Dataset.read(options.design)
-        design = {name: read[name] for name in law.predictors}
+        read = Dataset.read(options.design, on_bad="drop" if options.drop_bad else "raise")
+        design = read.predictors(law)
     table = room.simulate(law, params, design, noise=options.noise, seed=options.seed)
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")

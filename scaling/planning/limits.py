@@ -47,12 +47,6 @@ def extrapolations(
     fit: FitResult | Published, best: "Choice", chosen: Iterable[Candidate]
 ) -> list[Finding]:
     """Returns a finding for every predictor with which the best choice leaves the fitted rows."""
-    if isinstance(fit, Published):
-        message = (
-            f"Published constants ({fit.source}) do not transfer to other data, tokenizers or "
-            "recipes; refit at least the unquantized part before you rely on this plan."
-        )
-        return [Finding(code="extrapolation", severity="warning", message=message)]
     candidate = next(c for c in chosen if c.name == best.format)
     where = {"N": best.N, "D": best.D} | dict(candidate.point)
     return outside(fit, {k: v for k, v in where.items() if k not in fit.law.labels})
@@ -62,12 +56,16 @@ def outside(fit: FitResult | Published, points: Mapping[str, Any]) -> list[Findi
     """Returns a finding for every predictor that leaves the fitted rows somewhere.
 
     Args:
-        fit: a fit; published constants have no rows, and give no findings.
+        fit: a fit; published constants have no rows, which is what the finding says.
         points: predictors by name, scalars or arrays.
     """
-    found = []
     if isinstance(fit, Published):
-        return found
+        message = (
+            f"Published constants ({fit.source}) do not transfer to other data, tokenizers or "
+            "recipes; refit at least the unquantized part before you rely on these numbers."
+        )
+        return [Finding(code="extrapolation", severity="warning", message=message)]
+    found = []
     for name in fit.law.predictors:
         if name in points and name not in fit.law.labels:
             values = np.asarray(points[name], float)

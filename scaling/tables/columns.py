@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from scaling.tables.formats import CHANNEL_BLOCK
+
 #: Columns of words.
 LABELS = frozenset({"fmt", "family", "group", "run", "schedule", "final"})
 #: Columns that must be positive wherever they have a value.
@@ -75,6 +77,8 @@ def converted(name: str, values: np.ndarray, bad: dict[int, str]) -> np.ndarray:
     words = [("" if v is None or v != v else str(v)).strip() for v in values]
     if name in LABELS:
         return np.array(words, dtype=str)
+    if name == "B":
+        words = [repr(CHANNEL_BLOCK) if word.lower() == "channel" else word for word in words]
     out, failed = np.full(len(words), np.nan), {}
     for i, word in enumerate(words):
         try:

@@ -107,6 +107,31 @@ def test_simulation_is_fixed_by_its_seed_and_reads_a_design(place, capsys):
     assert float(out.splitlines()[2].split(",")[2]) == pytest.approx(2.1669, abs=2e-2)
 
 
+def test_a_design_may_scale_by_channel_and_leave_rows_out(place, capsys):
+    design = place / "blocks.csv"
+    design.write_text("N,D,E,M,B\n4e7,1e10,4,3,channel\n4e7,1e10,4,3,tensor\n4e7,1e10,1,1,32\n")
+    words = ("simulate", "--law", "sun_fp", "--constants", "sun2025", "--design", design)
+    code, _, err = run(capsys, *words)
+    assert code == 1
+    assert "line 3: B is 'tensor'" in err
+    code, out, _ = run(capsys, *words, "--drop-bad")
+    assert code == 0
+    by_channel, by_block = (float(line.split(",")[-1]) for line in out.splitlines()[1:])
+    N = {"--N": 4e7, "--D": 1e10}
+    given = [str(word) for pair in N.items() for word in pair]
+    for value, fmt in ((by_channel, "E4M3@channel"), (by_block, "E1M1@32")):
+        asked = ("published", "sun2025", "--quantity", "loss", *given, "--fmt", fmt)
+        assert float(run(capsys, *asked)[1]) == pytest.approx(value, rel=1e-5)
+
+
+def test_the_published_design_is_simulated_whole(data, capsys):
+    path = data("published/sun2025_design.csv")
+    code, out, _ = run(capsys, "simulate", "--law", "fp", "--design", path, "--drop-bad")
+    assert code == 0
+    wanted = [row for row in path.read_text().splitlines() if ",tensor," not in row]
+    assert len(out.splitlines()) == len(wanted) == 356
+
+
 def test_check_describes_the_design_and_fails_where_it_is_hopeless(place, capsys):
     code, out, _ = run(capsys, "check", place / "sun.csv", "--law", "sun_fp")
     assert code == 0
@@ -228,6 +253,9 @@ def test_predict_writes_csv_and_warns_outside_of_the_fitted_range(place, capsys)
                      "new_run")  # fmt: skip
     new = list(map(float, wide.splitlines()[1].split(",")))
     assert new[7] - new[6] > upper - lower
+    code, _, err = run(capsys, "predict", "published:sun2025", points)
+    assert code == 0
+    assert "do not transfer" in err
     code, _, err = run(capsys, "predict", "published:sun2025", points, "--ci", ".9")
     assert code == 1
     assert "have no intervals" in err
