@@ -14,6 +14,7 @@ import numpy as np
 from qjax._typing import PyTree
 from qjax.train import distributed
 from qjax.train.checkpoints import Checkpoints
+from qjax.train.data import Stream
 from qjax.train.evaluation import Evaluation
 from qjax.train.interruption import Interrupted, Watch
 from qjax.train.metrics import MetricsFile
@@ -86,7 +87,8 @@ def run(
                 record.evaluation(evaluate(state))
                 display.say(f"step {at}: held-out loss {record.evaluations[-1].loss:.4f}")
             if checkpoints is not None and (signal or _due(at, steps, save_every)):
-                checkpoints.save(state, loss=record.held_out(at))
+                position = batches.position() if isinstance(batches, Stream) else None
+                checkpoints.save(state, loss=record.held_out(at), position=position)
             if signal is not None and at < steps:
                 display.say(f"stopped by a signal after step {at} of {steps}")
                 if checkpoints is not None:

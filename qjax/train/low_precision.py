@@ -46,7 +46,7 @@ def stochastic_parameters(
     def init(params: PyTree) -> NoisyState:
         return NoisyState(inner.init(_wide(params)), jnp.zeros((), jnp.int32))
 
-    def update(updates: PyTree, state: NoisyState, params: PyTree | None = None) -> Any:
+    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
         if params is None:
             raise ValueError(
                 "`stochastic_parameters` rounds what an update leads to, but `params` is None. "
@@ -146,8 +146,10 @@ def _fields(state: Any) -> set[str]:
     """Names of the fields of all named tuples in a (nested) optimizer state."""
     if not isinstance(state, tuple):
         return set()
-    own = set(getattr(state, "_fields", ()))
-    return own.union(*(_fields(part) for part in state)) if state else own
+    own: set[str] = set(getattr(state, "_fields", ()))
+    for part in state:
+        own |= _fields(part)
+    return own
 
 
 def _moments(change: Callable[[str, Any], Any], state: Any, names: Any) -> Any:

@@ -8,7 +8,7 @@ depend on the number of devices. Starting several processes is `qjax.train.distr
 import dataclasses
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,7 @@ class Placement:
         leaf's path ("block_0/up/kernel") decides, and the moments of the optimizer follow their
         parameter. Scalars, and what no rule names, are on every device.
       batch: Mesh axes that the first axis of a batch is split over.
+      rows: Whether the batches of each process hold all rows of a step, or its own alone.
       fully: Mesh axis over which leaves that no rule names are split, along their largest axis
         that divides (fully-sharded data parallel); None: not split.
     """
@@ -59,6 +60,7 @@ class Placement:
     mesh: Mesh
     rules: tuple[tuple[str, PartitionSpec], ...] = ()
     batch: tuple[str, ...] = ("data",)
+    rows: Literal["all", "own"] = "all"
     fully: str | None = None
 
     def __post_init__(self) -> None:
@@ -106,8 +108,12 @@ class Placement:
         return PartitionSpec()
 
     def batches(self, stacked: PyTree) -> PyTree:
-        """Places batches [C, B, ...] with B split; every process holds the whole on its host."""
+        """Places batches [C, B, ...] with B split over the devices."""
         sharding = NamedSharding(self.mesh, PartitionSpec(None, self.batch))
+        if self.rows == "own":
+            return jax.tree.map(
+                lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), stacked
+            )
         return jax.tree.map(lambda leaf: _put(leaf, sharding), stacked)
 
 

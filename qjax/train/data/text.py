@@ -127,6 +127,26 @@ class Windows:
         return [_windows(self.text, part, self.length) for part in np.split(starts, count)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """A text cut into windows that do not overlap: a record source for `batches_of`.
+
+    Attributes:
+      text: [n] uint8.
+      length: Predicted bytes per window.
+    """
+
+    text: np.ndarray
+    length: int
+
+    def __len__(self) -> int:
+        return max(len(self.text) - 1, 0) // self.length
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        whole = _windows(self.text, np.asarray([index * self.length]), self.length)
+        return {name: rows[0] for name, rows in whole.items()}
+
+
 def _windows(text: np.ndarray, starts: np.ndarray, length: int) -> dict[str, np.ndarray]:
     rows = text[starts[:, None] + np.arange(length + 1)].astype(np.int32)
     return {"inputs": rows[:, :-1], "targets": rows[:, 1:]}
