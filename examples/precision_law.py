@@ -1,7 +1,10 @@
 """From a results table to a plan: which size, data and number format should the next run have?
 
     python examples/precision_law.py                       a simulated table, about 20 seconds
-    python examples/precision_law.py runs/sweep.csv        the table of a sweep, or of train_lm.py
+
+    python examples/sweep_formats.py --steps 150           real runs: sizes, formats and seeds,
+    python examples/sweep_formats.py --steps 600           at several lengths, into one table
+    python examples/precision_law.py runs/sweep/formats.csv --recipe nearest
 
 Reads one row per finished run (columns N, D, E, M, B and loss, or fmt instead of E, M and B),
 compares laws by how well they predict the largest models from the smaller ones, fits the best of
@@ -33,6 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("table", nargs="?", help="results table (path; default: a simulated one)")
     add("--map", nargs="+", default=[], metavar="NAME=COLUMN[:UNIT]", help="columns of the table")
+    add("--recipe", metavar="NAME", help="keep runs of this recipe, and the float32 ones")
     add(
         "--budget",
         type=float,
@@ -131,7 +135,10 @@ def read(options: argparse.Namespace) -> Dataset:
     if options.table is None:
         return completed(simulated(options.noise, options.seed))
     named = dict(word.split("=", 1) for word in options.map)
-    return completed(Dataset.read(options.table, map=named, on_bad="drop"))
+    table = Dataset.read(options.table, map=named, on_bad="drop")
+    if options.recipe is not None:
+        table = table.take(np.isin(table["recipe"], (options.recipe, "float32")))
+    return completed(table)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -46,13 +46,16 @@ def test_a_table_as_sweeps_write_it_is_read(precision_law, tmp_path, capsys):
                 loss = float(law.predict(constants, point)) * np.exp(0.001 * noise.normal())
                 rows.append(f"{name},{name},{E},{M},{B},8.25/32,0,ok,{loss},True,{N:g},{D:g}")
     rows.append("mxfp4,mxfp4,2,1,32,4.25,1,diverged at step 3,,False,1e8,1e10")
+    rows = [row.replace("mxfp8,", "nearest,", 1).replace("mxfp4,", "nearest,", 1) for row in rows]
+    rows.append("stochastic,mxfp4,2,1,32,4.25,1,ok,1000.0,True,1e8,1e10")
     head = "recipe,format,E,M,B,bits,seed,status,loss,final,N,D"
     path = tmp_path / "results.csv"
     path.write_text("\n".join([head, *rows]) + "\n")
     out = tmp_path / "out"
-    options = ["--bootstrap", "0", "--budget", "1e21", "--out", str(out)]
+    options = ["--recipe", "nearest", "--bootstrap", "0", "--budget", "1e21", "--out", str(out)]
     assert precision_law.main([str(path), *options]) == 0
     said = capsys.readouterr().out
+    assert "36 runs of " in said
     assert "left out line 38: loss is nan" in said
     assert "E2M1@32" in said
     assert "E8M23@channel" in said
