@@ -398,3 +398,16 @@ def test_mistakes_are_answered_with_a_sentence_and_exit_code_1(words, said, plac
     assert out == ""
     assert said in err
     assert err.strip().count("\n") == 0
+
+
+def test_the_commands_of_the_readme_run_in_order(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="pictures need the plots extra")
+    lines = [
+        line.partition(" #")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()
+    ]
+    commands = [line for line in lines if line.startswith("scaling ")]
+    assert len(commands) >= 7
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        words = command.replace("--bootstrap 200", "--bootstrap 5").split()[1:]
+        assert run(capsys, *words)[0] == 0, command
