@@ -24,6 +24,7 @@ CODES = {
     "mixed_schedules": "runs of several schedules, or unfinished ones, are fitted together",
     "units_suspect": "a column looks as if it were in thousands, millions or billions",
     "duplicates": "rows repeat",
+    "uneven_noise": "noise differs over the table, so that delta-method intervals are too narrow",
     "outliers": "a few rows are far from the fitted law",
     "dropped_rows": "rows were left out",
 }

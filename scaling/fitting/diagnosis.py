@@ -8,7 +8,7 @@ from scaling.findings import Finding
 from scaling.fitting.objectives import Objective
 from scaling.fitting.polish import End, polish
 from scaling.tables import design
-from scaling.uncertainty.covariance import covariance
+from scaling.uncertainty.covariance import covariance, uneven_errors
 
 if TYPE_CHECKING:
     from scaling.fitting.result import FitResult
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _UNKNOWN = 1.0
 #: Robust standard deviations beyond which a row is reported as an outlier.
 _OUTLIER = 6.0
+#: Ratio of standard errors above which noise is called uneven.
+_UNEVEN = 1.35
 
 
 def diagnose(fit: "FitResult", ends: list[End]) -> list[Finding]:
@@ -30,7 +32,7 @@ def diagnose(fit: "FitResult", ends: list[End]) -> list[Finding]:
     found = design.levels(ds, law) + design.collinearity(ds, law) + design.repeats(ds, law)
     found += design.units(ds, law) + design.schedules(ds)
     found += _search(fit, ends) + _bounds(fit) + _identified(fit) + _capacity(fit)
-    found += _outliers(fit) + _disagreement(fit) + _dropped(fit)
+    found += _outliers(fit) + _uneven(fit) + _disagreement(fit) + _dropped(fit)
     return sorted(found, key=lambda f: ("error", "warning", "info").index(f.severity))
 
 
@@ -143,6 +145,27 @@ def _outliers(fit: "FitResult") -> list[Finding]:
             f"off (lines {', '.join(map(str, lines[:10]))}); look at them before trusting a fit "
             "with or without them.",
             details={"lines": lines, "scale": float(scale)},
+        )
+    ]
+
+
+def _uneven(fit: "FitResult") -> list[Finding]:
+    """Compares common standard errors with those that let noise differ from row to row."""
+    coords, objective = fit.problem.coords, fit.problem.objective
+    enough = fit.n >= max(100, 10 * len(fit.u))
+    if not enough or fit.rms < 1e-9 or fit.problem.weights is not None:
+        return []
+    ratio = uneven_errors(coords, objective, fit.u) / np.maximum(fit.covariance.errors, 1e-300)
+    typical = float(np.median(ratio))
+    if typical < _UNEVEN:
+        return []
+    return [
+        Finding(
+            code="uneven_noise",
+            severity="warning",
+            message=f"Noise differs over the table: delta-method intervals are too narrow, by a "
+            f"factor of about {typical:.2g}. Take intervals from a bootstrap.",
+            details={"factor": typical},
         )
     ]
 

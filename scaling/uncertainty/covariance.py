@@ -86,6 +86,28 @@ def covariance(coords: Coordinates, objective: Objective, u: np.ndarray, weights
     )
 
 
+def uneven_errors(coords: Coordinates, objective: Objective, u: np.ndarray) -> np.ndarray:
+    """Returns standard errors (p,) that allow noise to differ from row to row.
+
+    The sandwich with the rows' own influence and, for Huber, with the density of each row's
+    neighborhood instead of a common one (Powell). Noisy on small tables: used to judge the common
+    errors, not to replace them.
+    """
+    residual, jac = residual_jacobian(coords, objective, u)
+    p, n = jac.shape
+    _, kappa, scale = curvature(objective, residual, p)
+    influence = objective.influence(residual)
+    if np.isinf(objective.threshold):
+        bread = jac @ jac.T
+    else:
+        window = max(objective.threshold, 2 * scale * n**-0.2)
+        inside = np.abs(residual) <= window
+        bread = (jac * inside) @ jac.T * objective.threshold / window
+    inverse = np.linalg.pinv(bread, rcond=1e-12)
+    meat = (jac * influence**2) @ jac.T * n / max(n - p, 1)
+    return np.sqrt(np.maximum(np.diag(inverse @ meat @ inverse), 0.0))
+
+
 def quantile_t(level: float, dof: int) -> float:
     """Returns the half-width, in standard errors, of a two-sided interval."""
     from scipy.special import stdtrit

@@ -71,6 +71,15 @@ def test_outliers_that_move_the_answer_are_reported(epoch, data):
     assert [int(everything.problem.ds.lines[i]) for i in worst] == lines[:3]
 
 
+def test_noise_that_differs_over_the_table_is_said(epoch):
+    """Epoch's points of low compute are noisier: the delta method alone would be too sure."""
+    result = fit(epoch, "chinchilla", bootstrap=200)
+    found = {w.code: w for w in result.warnings}["uneven_noise"]
+    actual = result.errors("bootstrap")["alpha"] / result.errors("delta")["alpha"]
+    assert found.details["factor"] == pytest.approx(actual, rel=0.35)
+    assert actual > 1.3
+
+
 def test_robust_and_least_squares_estimates_disagree_and_it_is_said(epoch):
     result = fit(epoch, "chinchilla")
     codes = {w.code for w in result.warnings}

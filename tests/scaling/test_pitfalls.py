@@ -120,6 +120,19 @@ def test_outliers_are_named_by_line(noisy):
     assert result.params["alpha"] == pytest.approx(typical("chinchilla")["alpha"], rel=0.1)
 
 
+def test_even_noise_is_not_called_uneven_but_uneven_noise_is():
+    design = grid(N=np.geomspace(5e7, 1.6e10, 12), D=np.geomspace(1e9, 3e11, 12))
+    even = simulate("chinchilla", design=design, noise=0.003)
+    assert "uneven_noise" not in {w.code for w in fit(even, "chinchilla").warnings}
+    # The small and short runs decide about the exponents; there the noise is ten times larger.
+    far = (design["N"] < 2e8) | (design["D"] < 4e9)
+    noise = np.random.default_rng(0).normal(0, np.where(far, 0.01, 0.001))
+    clean = simulate("chinchilla", design=design)
+    uneven = clean.assign(loss=clean["loss"] * np.exp(noise))
+    found = fit(uneven, "chinchilla")
+    assert "uneven_noise" in {w.code for w in found.warnings}
+
+
 def test_effective_size_above_one_is_said():
     params = typical("decoupled_eff") | {"eff_INT8": 1.14}
     result = fit(simulate("decoupled_eff", params), "decoupled_eff")
