@@ -95,7 +95,7 @@ def uneven_errors(coords: Coordinates, objective: Objective, u: np.ndarray) -> n
     """
     residual, jac = residual_jacobian(coords, objective, u)
     p, n = jac.shape
-    _, kappa, scale = curvature(objective, residual, p)
+    scale = curvature(objective, residual, p)[2]
     influence = objective.influence(residual)
     if np.isinf(objective.threshold):
         bread = jac @ jac.T
