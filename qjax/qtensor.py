@@ -63,22 +63,43 @@ class QTensor:
 
     def _values(self) -> Array:
         values = self.qtype.format.load(self.qvalue)
-        if self.scale is None:
-            return values
-        return self._scaled(values, self.scale)
+        if self.zero_point is not None:
+            values = values - self.layout.spread(self.zero_point._values())
+        return values if self.scale is None else self._scaled(values, self.scale)
 
     def _scaled(self, values: Array, scale: "QTensor") -> Array:
-        factor = self.layout.spread(scale._values())
-        format = scale.qtype.format
-        if not isinstance(format, PowerOfTwo) or scale.scale is not None:
-            return values * factor
-        codes = self.layout.spread(scale.qvalue).astype(jnp.int32)
-        product = casting.times_power(values, codes - format.bias)
-        return jnp.where(jnp.isnan(factor), factor, product) if format.nan else product
+        """Returns values times their scales, level by level, innermost first."""
+        layout, level = [self.layout], scale
+        while True:
+            factor, product = level.qtype.format.load(level.qvalue), None
+            if isinstance(level.qtype.format, PowerOfTwo):
+                exponent = exponents(level)
+                product = casting.times_power(values, spread_all(exponent, layout))
+            factor = spread_all(factor, layout)
+            plain = values * factor
+            values = plain if product is None else jnp.where(jnp.isnan(factor), factor, product)
+            if level.scale is None:
+                return values
+            layout.append(level.layout)
+            level = level.scale
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.shape) or "scalar"
         return f"QTensor({self.qtype.name}, {shape}, {self.dtype})"
+
+
+def spread_all(numbers: Array, layouts: list[Layout]) -> Array:
+    """Returns one number per element from one per tile of tiles, outermost layout last."""
+    for layout in reversed(layouts):
+        numbers = layout.spread(numbers)
+    return numbers
+
+
+def exponents(scale: QTensor) -> Array:
+    """Returns the int32 exponents of stored powers of two."""
+    format = scale.qtype.format
+    assert isinstance(format, PowerOfTwo)
+    return scale.qvalue.astype(jnp.int32) - format.bias
 
 
 @functools.partial(jax.jit, static_argnames="dtype")

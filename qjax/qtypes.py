@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from qjax import formats
-from qjax.formats import Fixed, Format
+from qjax.formats import Fixed, Format, PowerOfTwo
 from qjax.tiling import Tile
 
 
@@ -73,7 +73,50 @@ E4M3FN_TENSOR = QType(formats.E4M3FN, Tile(), FLOAT32_SCALE)
 E5M2_TENSOR = QType(formats.E5M2, Tile(), FLOAT32_SCALE)
 E4M3FN_CHANNEL = QType(formats.E4M3FN, Tile(None, 1), FLOAT32_SCALE)
 
+E5M2_CHANNEL = QType(formats.E5M2, Tile(None, 1), FLOAT32_SCALE)
+INT4_GROUP128 = QType(formats.INT4, Tile(128, 1), FLOAT32_SCALE)
+# Affine: unsigned codes from the smallest to the largest element.
+UINT8_CHANNEL = QType(formats.UINT8, Tile(None, 1), FLOAT32_SCALE, QType(formats.UINT8))
+UINT4_GROUP32 = QType(formats.UINT4, Tile(32, 1), FLOAT32_SCALE, QType(formats.UINT4))
+# DeepSeek-V3: activations and gradients, then weights.
+DEEPSEEK_1X128 = QType(formats.E4M3FN, Tile(128, 1), FLOAT32_SCALE)
+DEEPSEEK_128X128 = QType(formats.E4M3FN, Tile(128, 128), FLOAT32_SCALE)
+# VS-Quant: integer scales per vector, a float per channel.
+VS_QUANT = QType(formats.INT4, Tile(16, 1), QType(formats.UINT4, Tile(None, 1), FLOAT32_SCALE))
+NF4 = QType(formats.NF4, Tile(64, 1), FLOAT32_SCALE)
+NF4_DOUBLE = QType(
+    formats.NF4, Tile(64, 1), QType(formats.parse("dynamic8"), Tile(256, 1), FLOAT32_SCALE)
+)
+# Block floating point with whole integers, eight to a scale.
+BFP16 = QType(formats.INT8, Tile(8, 1), E8M0)
+
+
+def microexponents(bits: int) -> QType:
+    """Returns integers of `bits` bits, sixteen to a power of two, pairs shifted by one bit more.
+
+    Shared microexponents: MX9, MX6 and MX4 have 8, 5 and 3 bits per element (Rouhani et al. 2023,
+    arXiv:2302.08007).
+    """
+    offset = PowerOfTwo(1, bias=1, nan=False)
+    return QType(formats.Int(bits), Tile(2, 1), QType(offset, Tile(8, 1), E8M0))
+
+
+MX9, MX6, MX4 = microexponents(8), microexponents(5), microexponents(3)
+
 NAMED: dict[str, QType] = {
+    "e5m2_channel": E5M2_CHANNEL,
+    "int4_group128": INT4_GROUP128,
+    "uint8_channel": UINT8_CHANNEL,
+    "uint4_group32": UINT4_GROUP32,
+    "deepseek_1x128": DEEPSEEK_1X128,
+    "deepseek_128x128": DEEPSEEK_128X128,
+    "vs_quant": VS_QUANT,
+    "nf4_block64": NF4,
+    "nf4_double": NF4_DOUBLE,
+    "bfp16_block8": BFP16,
+    "mx9": MX9,
+    "mx6": MX6,
+    "mx4": MX4,
     "mxfp8": MXFP8,
     "mxfp8_e5m2": MXFP8_E5M2,
     "mxfp6_e3m2": MXFP6_E3M2,
@@ -88,7 +131,7 @@ NAMED: dict[str, QType] = {
     "e5m2_tensor": E5M2_TENSOR,
     "e4m3fn_channel": E4M3FN_CHANNEL,
 }
-ALIASES = {"mxfp8_e4m3": "mxfp8"}
+ALIASES = {"mxfp8_e4m3": "mxfp8", "int8_token": "int8_channel"}
 
 
 def block_float(bits: int, block: int = 64) -> QType:

@@ -8,6 +8,7 @@ divide into tiles one by one) and joins it again.
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,13 +97,13 @@ class Layout:
         """Zeros that complete the last tile along each merged axis."""
         return [(0, -n % t if t < n else 0) for n, t in zip(self.merged, self.tiles)]
 
-    def split(self, x: Array) -> Array:
-        """Returns `x` with tiles split off, a short last tile padded with zeros."""
+    def split(self, x: Array, fill: Any = 0) -> Array:
+        """Returns `x` with tiles split off, a short last tile padded with `fill`."""
         if self.order != tuple(range(x.ndim)):
             x = x.transpose(self.order)
         x = x.reshape(self.merged)
         if any(after for _, after in self.padding):
-            x = jnp.pad(x, self.padding)
+            x = jnp.pad(x, self.padding, constant_values=fill)
         return x.reshape(self.view_shape)
 
     def join(self, view: Array) -> Array:

@@ -45,7 +45,21 @@ FORMATS = [
     formats.TERNARY,
     formats.BINARY,
 ]
-QTYPES = [*qtypes.NAMED.values(), qtypes.block_float(4), qtypes.block_float(8)]
+QTYPES = [
+    qtypes.MXFP8,
+    qtypes.MXFP8_E5M2,
+    qtypes.MXFP4,
+    qtypes.MXINT8,
+    qtypes.NVFP4,
+    qtypes.INT8_CHANNEL,
+    qtypes.E4M3FN_TENSOR,
+    qtypes.UINT8_CHANNEL,
+    qtypes.DEEPSEEK_128X128,
+    qtypes.VS_QUANT,
+    qtypes.NF4_DOUBLE,
+    qtypes.MX6,
+    qtypes.block_float(4),
+]
 ROUNDINGS = [
     rounding.NearestEven(),
     rounding.NearestAway(),

@@ -118,6 +118,14 @@ class Format(abc.ABC):
         return value_of(self.grid.limit)
 
     @property
+    def min(self) -> Any:
+        """The smallest (most negative) value, as `max` is given."""
+        grid = self.grid
+        if not grid.signed:
+            return 0.0 if grid.floor is None else value_of(grid.floor)
+        return -value_of(grid.limit if grid.negative_limit is None else grid.negative_limit)
+
+    @property
     def max_exponent(self) -> Any:
         """The exponent of the largest value, `floor(log2(max))`."""
         return (self.max_pattern >> 23) - 127

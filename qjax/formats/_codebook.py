@@ -73,6 +73,11 @@ class Codebook(Format):
         return jnp.maximum(jnp.abs(self.table[0]), jnp.abs(self.table[-1]))
 
     @property
+    def min(self) -> Any:
+        """The first entry."""
+        return self.table[0]
+
+    @property
     def max_pattern(self) -> Any:
         """The float32 pattern of the largest magnitude."""
         if self.static:

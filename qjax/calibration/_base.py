@@ -1,0 +1,95 @@
+"""The protocol of calibrations, and the two simplest: the largest magnitude and a fixed bound."""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from qjax._typing import Array, Shape
+from qjax.formats import split
+
+# Elements of one vector register of float32, on most processors at hand.
+LANES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration(abc.ABC):
+    """A statistic that bounds every tile. Stateless ones keep `()`."""
+
+    stateful: ClassVar[bool] = False
+
+    def init(self, shape: Shape) -> Any:
+        """Returns the state before the first call, for bounds of `shape`."""
+        return ()
+
+    @abc.abstractmethod
+    def __call__(self, view: Array, axes: tuple[int, ...], state: Any = ()) -> tuple[Array, Any]:
+        """Returns bounds of the magnitudes over `axes` of `view`, dimensions kept, and the state.
+
+        Bounds are int32 magnitude patterns of float32 (as `formats.split` gives them), which
+        compare as integers and hold subnormals on processors that flush them.
+        """
+
+    def limits(self, view: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+        """Returns float32 lower and upper bounds, zero among them, for types with a zero point."""
+        values = view.astype(jnp.float32)
+        low = jnp.min(values, axis=axes, keepdims=True, initial=0.0)
+        return low, jnp.max(values, axis=axes, keepdims=True, initial=0.0)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class AbsMax(Calibration):
+    """The largest magnitude of the tile. NaN counts as larger than everything."""
+
+    def __call__(self, view: Array, axes: tuple[int, ...], state: Any = ()) -> tuple[Array, Any]:
+        return largest(view, axes), state
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Fixed(Calibration):
+    """The same bound for every tile, found beforehand.
+
+    Attributes:
+      bound: The bound, in the units of the tensor; a number that may be traced.
+    """
+
+    bound: Any
+
+    def __call__(self, view: Array, axes: tuple[int, ...], state: Any = ()) -> tuple[Array, Any]:
+        shape = tuple(1 if axis in axes else n for axis, n in enumerate(view.shape))
+        return pattern(jnp.full(shape, self.bound, jnp.float32)), state
+
+    def limits(self, view: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+        """Returns the bound on either side."""
+        shape = tuple(1 if axis in axes else n for axis, n in enumerate(view.shape))
+        bound = jnp.full(shape, self.bound, jnp.float32)
+        return -bound, bound
+
+
+def pattern(bound: Array) -> Array:
+    """Returns the int32 magnitude patterns of float32 bounds."""
+    return jax.lax.bitcast_convert_type(jnp.abs(bound.astype(jnp.float32)), jnp.int32)
+
+
+def magnitude(bound: Array) -> Array:
+    """Returns the float32 magnitudes of int32 patterns."""
+    return jax.lax.bitcast_convert_type(bound, jnp.float32)
+
+
+def largest(view: Array, axes: tuple[int, ...]) -> Array:
+    """Returns magnitude patterns of the largest elements over `axes`, dimensions kept."""
+    _, size, _ = split(view, shallow=True)
+    if not axes:
+        return size
+    last = view.ndim - 1
+    width = view.shape[last] if view.ndim else 0
+    if last in axes and width % LANES == 0 and width > LANES:
+        # A processor takes maxima of whole vectors faster than within one. The barrier keeps the
+        # compiler from joining both steps again.
+        lanes = jnp.max(size.reshape(*view.shape[:-1], width // LANES, LANES), axis=-2)
+        size = jax.lax.optimization_barrier(lanes)
+    return jnp.max(size, axis=axes, keepdims=True, initial=0)

@@ -1,0 +1,49 @@
+"""The verbs `qjax.cast` and `qjax.encode`: a default Quantizer, made from a name and called."""
+
+from qjax import rounding as roundings
+from qjax._typing import Array, Key
+from qjax.formats import Format
+from qjax.qtensor import QTensor
+from qjax.qtypes import QType
+from qjax.quantizer._quantizer import Quantizer
+
+
+def cast(
+    x: Array,
+    type: QType | Format | str,
+    *,
+    axis: int = -1,
+    rounding: roundings.Rounding = roundings.NEAREST_EVEN,
+    key: Key | None = None,
+) -> Array:
+    """Rounds `x` to the values of a number type, saturating: fake quantization.
+
+    Args:
+      x: Floating-point array of any shape.
+      type: A QType, a Format or a name such as "mxfp8", "int8" or "e4m3fn".
+      axis: The axis along which scales' tiles run.
+      rounding: Which neighbour an element rounds to.
+      key: Key for stochastic rounding.
+
+    Returns:
+      Array with the shape and dtype of `x`.
+
+    Raises:
+      TypeError: If `x` is not floating-point or `type` is no type.
+      ValueError: If the name is unknown, the axis out of range, or a key is missing.
+    """
+    quantizer = Quantizer(type, rounding=rounding)
+    return quantizer.cast(x, contract=(axis,) if x.ndim else (), key=key)
+
+
+def encode(
+    x: Array,
+    type: QType | Format | str,
+    *,
+    axis: int = -1,
+    rounding: roundings.Rounding = roundings.NEAREST_EVEN,
+    key: Key | None = None,
+) -> QTensor:
+    """Returns `x` as codes and scales of a number type; arguments and errors as for `cast`."""
+    quantizer = Quantizer(type, rounding=rounding)
+    return quantizer.encode(x, contract=(axis,) if x.ndim else (), key=key)
