@@ -46,7 +46,7 @@ def folds(ds: Dataset, split: str, seed: int = 0) -> list[Fold]:
         column = _numbers(ds, rest.removesuffix(":max"))
         out = [Fold(name=split, test=column >= column.max() * (1 - 1e-9))]
     elif kind == "holdout" and _CONDITION.match(rest):
-        out = [Fold(name=split, test=_condition(ds, rest))]
+        out = [Fold(name=split, test=condition(ds, rest))]
     elif kind == "group" and rest:
         values = ds[rest]
         out = [Fold(name=f"{rest}={v}", test=values == v) for v in np.unique(values)]
@@ -73,16 +73,22 @@ def _numbers(ds: Dataset, name: str) -> np.ndarray:
     return np.asarray(values, float)
 
 
-def _condition(ds: Dataset, text: str) -> np.ndarray:
+def condition(ds: Dataset, text: str) -> np.ndarray:
+    """Returns the mask (n,) of rows that meet a condition, such as N>5e8 or fmt=BF16.
+
+    Raises:
+        ValueError: the condition is not understood, or its column does not exist.
+    """
     match = _CONDITION.match(text)
-    assert match is not None
+    if match is None:
+        raise ValueError(f"condition {text!r} is not understood; write N>5e8, N<=1e9 or fmt=BF16.")
     name, sign, wanted = match.groups()
     if sign == "=" and (name in LABELS or ds[name].dtype.kind in "OU"):
         return ds[name] == wanted
     try:
         value = float(wanted)
     except ValueError:
-        raise ValueError(f"split: {wanted!r} in {text!r} is not a number.") from None
+        raise ValueError(f"condition {text!r}: {wanted!r} is not a number.") from None
     column = _numbers(ds, name)
     compare = {
         ">": np.greater,

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from scaling import laws
@@ -57,14 +57,32 @@ def read_table(options: argparse.Namespace, law: Law | None = None) -> Dataset:
     mapped = {k: v for k, v in named.items() if k != v}
     on_bad = "drop" if options.drop_bad else "raise"
     ds = Dataset.read(options.table, map=mapped, derive=options.derive, on_bad=on_bad)
-    return ds if options.only is None else ds.take(meets(ds, options.only))
+    return ds if options.only is None else ds.take(meets(ds, options.only, "--only"))
 
 
-def meets(ds: Dataset, condition: str) -> Any:
-    """Returns the mask (n,) of rows that meet a condition such as N>5e8 or fmt=BF16."""
-    from scaling.splits import folds
+def meets(ds: Dataset, text: str, option: str) -> Any:
+    """Returns the mask (n,) of rows that meet a condition such as N>5e8 or fmt=BF16.
 
-    return folds(ds, f"holdout:{condition}")[0].test
+    Raises:
+        ValueError: the condition is not understood, or holds for no row or for all.
+    """
+    from scaling.splits import condition
+
+    mask = condition(ds, text)
+    if not mask.any() or (mask.all() and option == "--holdout"):
+        raise ValueError(f"{option} {text!r} holds for {int(mask.sum())} of {len(ds)} rows.")
+    return mask
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Returns a type of argument: a whole number of at least ``least``."""
+
+    def convert(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"needs a whole number from {least}, got {text!r}")
+        return int(text)
+
+    return convert
 
 
 def pairs(words: Iterable[str], option: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from scaling.cli.arguments import (
     numbers,
     pairs,
     read_table,
+    whole,
 )
 
 
@@ -60,9 +61,9 @@ def _add_fit(commands: Any) -> None:
     add("--bounds", nargs="+", default=[], metavar="PARAM=LOW:HIGH", help="natural bounds")
     add("--weights", metavar="COLUMN", help="weights of the rows")
     add("--group", metavar="COLUMN", help="rows that the bootstrap draws together")
-    add("--bootstrap", type=int, default=0, metavar="R", help="draws (count; default: 0)")
-    add("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
-    add("--workers", type=int, help="processes of the bootstrap (default: one per core)")
+    add("--bootstrap", type=whole(0), default=0, metavar="R", help="draws (count; default: 0)")
+    add("--seed", type=whole(0), default=0, help="seed of the bootstrap (default: 0)")
+    add("--workers", type=whole(1), help="processes of the bootstrap (default: one per core)")
     add("--level", type=float, default=0.95, help="coverage of intervals (default: 0.95)")
     add("--holdout", metavar="CONDITION", help="rows to keep out, as in 'N>5e8'")
     add("-o", "--out", help="write the fit as JSON (path)")
@@ -81,7 +82,7 @@ def fit(options: argparse.Namespace) -> int:
         files.check(path)
     law = find_law(options.law)
     table = read_table(options, law)
-    test = None if options.holdout is None else meets(table, options.holdout)
+    test = None if options.holdout is None else meets(table, options.holdout, "--holdout")
     result = fit_law(
         table if test is None else table.take(~test),
         law,
@@ -143,7 +144,7 @@ def _add_compare(commands: Any) -> None:
     add("--cv", nargs="+", default=[], metavar="SPLIT",
         help="holdout:N:max, holdout:N>5e8, group:P or kfold:5; the first one ranks")  # fmt: skip
     add("--objective", default="log-l2", help="what is minimized (default: log-l2)")
-    add("--seed", type=int, default=0, help="seed of random folds (default: 0)")
+    add("--seed", type=whole(0), default=0, help="seed of random folds (default: 0)")
     add("--out", help="write the table as Markdown (path)")
     parser.set_defaults(run=compare)
 
@@ -181,6 +182,8 @@ def isoflop(options: argparse.Namespace) -> int:
     """Prints the minima, the line through them, and how biased the method is."""
     from scaling.isoflop import isoflop as approach_2
 
+    if options.window is not None and not options.window > 1:
+        raise ValueError(f"--window must be above 1, got {options.window:g}.")
     found = approach_2(read_table(options), options.window)
     print("| C (FLOP) | runs | D_opt | N_opt |\n|---:|---:|---:|---:|")
     for curve in found.curves:

@@ -7,8 +7,10 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from scaling import laws as registry
-from scaling.cli.arguments import ALIASES, find_law, number, numbers
+from scaling.cli.arguments import ALIASES, find_law, number, numbers, whole
 from scaling.laws import Law
 from scaling.laws.published import Published
 
@@ -90,16 +92,18 @@ def published(options: argparse.Namespace) -> int:
             print(f"  {name:12} {value:.10g}")
         print(f"quantities: {', '.join(['loss', *entry.law.derived])}")
         return 0
-    value = _quantity(entry, options.quantity, _given(options))
-    shown = value if isinstance(value, tuple) else (value,)
+    value = _quantity(entry, options.quantity, _given(options, entry.law))
+    shown = value if isinstance(value, tuple) else np.ravel(value)
     print(*(f"{float(v):.6g}" for v in shown))
     return 0
 
 
-def _given(options: argparse.Namespace) -> dict[str, float]:
+def _given(options: argparse.Namespace, law: Law) -> dict[str, Any]:
     """Returns the values that were given, those that a format stands for included."""
-    given = {}
-    if options.fmt is not None:
+    given: dict[str, Any] = {}
+    if options.fmt is not None and "fmt" in law.predictors:
+        given["fmt"] = [options.fmt]
+    elif options.fmt is not None:
         from scaling.tables.formats import parse_format
 
         fmt = parse_format(options.fmt)
@@ -109,10 +113,12 @@ def _given(options: argparse.Namespace) -> dict[str, float]:
         text = getattr(options, f"at_{name}")
         if text is not None:
             given[name] = number(text, f"--{name}")
+            if given[name] <= 0 and name not in ("E", "M", "S"):
+                raise ValueError(f"--{name} must be positive, got {text}.")
     return given
 
 
-def _quantity(entry: Published, name: str, given: dict[str, float]) -> Any:
+def _quantity(entry: Published, name: str, given: dict[str, Any]) -> Any:
     """Computes a quantity; ValueError names what is missing or superfluous."""
     law = entry.law
     if name == "loss" or name == law.target:
@@ -126,7 +132,7 @@ def _quantity(entry: Published, name: str, given: dict[str, float]) -> Any:
     return _call(law.derived[name], name, entry, given)
 
 
-def _call(function: Callable[..., Any], name: str, entry: Published, given: dict[str, float]):
+def _call(function: Callable[..., Any], name: str, entry: Published, given: dict[str, Any]):
     known = dict(list(inspect.signature(function).parameters.items())[1:])
     if any(p.kind is p.VAR_KEYWORD for p in known.values()):
         return function(entry.params, **given)
@@ -149,7 +155,7 @@ def _add_simulate(commands: Any) -> None:
     add("--design", default="default", help="table of predictors (path), or `default`")
     add("--drop-bad", action="store_true", help="leave rows of the design out that have no value")
     add("--noise", type=float, default=0.0, help="standard deviation of the log loss (default: 0)")
-    add("--seed", type=int, default=0, help="seed of the noise (default: 0)")
+    add("--seed", type=whole(0), default=0, help="seed of the noise (default: 0)")
     add("-o", "--out", help="write the table as CSV (path; default: stdout)")
     parser.set_defaults(run=simulate)
 
@@ -158,6 +164,7 @@ def simulate(options: argparse.Namespace) -> int:
     """Writes or prints a table that a law predicts, with noise."""
     from scaling import files
     from scaling import simulate as room
+    from scaling.fitting.options import fixed
     from scaling.tables.dataset import Dataset
 
     if options.out:
@@ -165,6 +172,8 @@ def simulate(options: argparse.Namespace) -> int:
     law = find_law(options.law)
     constants = registry.published(options.constants).params if options.constants else None
     params = dict(constants or room.typical(law)) | numbers(options.params, "--params")
+    for name in set(params) & set(law.names):
+        fixed(law, {name: params[name]})
     design = None
     if options.design != "default":
         read = Dataset.read(options.design, on_bad="drop" if options.drop_bad else "raise")

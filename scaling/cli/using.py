@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.cli.arguments import find_fit, interval, number, numbers, pairs, tell
+from scaling.cli.arguments import find_fit, interval, number, numbers, pairs, tell, whole
 
 
 def add(commands: Any) -> None:
@@ -86,9 +86,9 @@ def _add_plan(commands: Any) -> None:
     add("--serve-bits", help="bits of the served parameters (default: those of training)")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE",
         help="predictors that keep a value whatever the format, as in P_a=16")  # fmt: skip
-    add("--draws", type=int, default=400, help="draws of the parameters (count; default: 400)")
+    add("--draws", type=whole(0), default=400, help="draws of the parameters (count; default: 400)")
     add("--level", type=float, default=0.95, help="coverage of intervals (default: 0.95)")
-    add("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    add("--seed", type=whole(0), default=0, help="seed of the draws (default: 0)")
     add("--out", help="write the plan as Markdown (path)")
     parser.set_defaults(run=plan)
 

@@ -127,6 +127,11 @@ def fit(
 def _refuse_hopeless(problem: Problem) -> None:
     coords = problem.coords
     n, p = len(coords.y), len(coords.free)
+    if p == 0:
+        raise ValueError(
+            f"Every parameter of {coords.law.name!r} is fixed, so nothing is left to fit; "
+            "free one, or predict with the law."
+        )
     if n < p:
         raise ValueError(
             f"{n} row(s) cannot determine the {p} free parameters of {coords.law.name!r}; "

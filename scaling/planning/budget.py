@@ -35,7 +35,8 @@ class Budget:
 
     def __post_init__(self):
         if not (np.isfinite(self.compute).all() and np.all(np.asarray(self.compute) > 0)):
-            raise ValueError(f"compute must be a positive number of FLOP, got {self.compute}.")
+            shown = np.ravel(self.compute)[0]
+            raise ValueError(f"compute must be a positive number of FLOP, got {shown:g}.")
         if not (math.isfinite(self.served) and self.served >= 0):
             raise ValueError(f"inference_tokens must not be negative, got {self.served}.")
         for name, pair in self.limits.items():

@@ -71,6 +71,11 @@ def candidates(
         raise ValueError("formats is empty; name at least one.")
     if len(set(names)) != len(names):
         raise ValueError(f"formats {list(names)} repeat; name each once.")
+    if len(names) > 1 and not set(law.predictors) - {"N", "D", *held}:
+        raise ValueError(
+            f"Law {law.name!r} reads nothing that a format decides, so it cannot tell "
+            f"{', '.join(names)} apart; name one, or take a law of precision."
+        )
     return tuple(_candidate(law, str(name), held) for name in names)
 
 
@@ -106,6 +111,7 @@ def _candidate(law: Law, name: str, held: dict[str, Any]) -> Candidate:
             point[predictor] = [name]
         else:
             point[predictor] = _value(law, predictor, name, parsed)
+        _refuse_impossible(predictor, point[predictor])
     known = parsed is not None
     return Candidate(
         name=name,
@@ -114,6 +120,15 @@ def _candidate(law: Law, name: str, held: dict[str, Any]) -> Candidate:
         bits=parsed.bits if known else None,
         stored=parsed.effective_bits if known else None,
     )
+
+
+def _refuse_impossible(predictor: str, value: Any) -> None:
+    """Raises ValueError for a number with which no law can be evaluated."""
+    if isinstance(value, list | str):
+        return
+    least = {"B": 1.0, "E": -0.5, "M": -0.5, "S": -1e-300}.get(predictor, 0.0)
+    if not least < float(value) < float("inf"):
+        raise ValueError(f"{predictor} = {value:g} is impossible; it must be above {least:g}.")
 
 
 def _element(name: str) -> str:

@@ -98,8 +98,11 @@ def read_cost(spec: "str | os.PathLike | Cost | Mapping[str, float]") -> Cost:
         if path.suffix:
             raise ValueError(f"There is no cost table {path}.")
         return Cost(name=str(spec))
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a cost table: {error}.") from None
     speed = {}
     for number, row in enumerate(rows, 2):
         try:

@@ -141,6 +141,8 @@ def plan(
     _refuse_other_laws(law)
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}.")
+    if serve_bits is not None and not 0 < serve_bits < np.inf:
+        raise ValueError(f"serve_bits must be positive, got {serve_bits}.")
     held = dict(held or {})
     if serve_bits is not None and "P_post" in law.predictors:
         held.setdefault("P_post", float(serve_bits))

@@ -153,7 +153,7 @@ class Dataset:
         if name == "delta" and {"loss", "loss_base"} <= self._columns.keys():
             return self._columns["loss"] - self._columns["loss_base"]
         if name in _FROM_FORMAT and "fmt" in self._columns:
-            parsed = {f: parse_format(f) for f in set(self._columns["fmt"])}
+            parsed = {f: parse_format(str(f)) for f in set(self._columns["fmt"])}
             values = {f: _FROM_FORMAT[name](p) for f, p in parsed.items()}
             return np.array([values[f] for f in self._columns["fmt"]], float)
         raise ValueError(no_column(name, self._columns))

@@ -40,6 +40,8 @@ def read(path: str | os.PathLike, *, kind: str | None = None, **options: Any) ->
         ImportError: pandas is not installed.
     """
     path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the file of the table.")
     kind = kind or KINDS.get(path.suffix.lower())
     if kind is None or kind not in KINDS.values():
         raise ValueError(
@@ -75,6 +77,8 @@ def _frame(path: pathlib.Path, kind: str) -> tuple[Any, Any]:
                 skip_blank_lines=False,
                 skipinitialspace=True,
             )
+            if not isinstance(frame.index, pd.RangeIndex):
+                raise ValueError("some rows have more cells than the header")
             filled = (frame != "").any(axis=1).to_numpy()
             return frame[filled], frame.index.to_numpy()[filled] + 2
         if kind == "jsonl":
