@@ -12,7 +12,7 @@ import numpy as np
 from scaling.laws.law import Values
 
 #: Labels that stand for the unquantized run, most preferred first.
-REFERENCES = ("BF16", "16", "FP16", "FP32", "bf16", "fp16", "fp32", "none")
+REFERENCES = ("BF16", "16", "16.0", "FP16", "FP32", "bf16", "fp16", "fp32", "none")
 
 
 def found(column: Any) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def exponent(
     return Param(name=name, search=search, log=False, bounds=(0.0, upper), doc=doc)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Law:
     """A scaling law: parameters, predictors, and either terms or a formula.
 
@@ -120,6 +120,10 @@ class Law:
             raise ValueError(
                 f"Law {self.name!r}: target must be loss, delta or metric, got {self.target!r}."
             )
+
+    def __repr__(self) -> str:
+        options = "".join(f", {k}={v!r}" for k, v in self.options)
+        return f"laws.get({self.name!r}{options})"
 
     @property
     def names(self) -> tuple[str, ...]:

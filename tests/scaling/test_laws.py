@@ -67,6 +67,7 @@ def test_a_law_can_be_rebuilt_by_name(name):
     again = laws.get(key, **options)
     assert again.params == law.params
     assert again.predictors == law.predictors
+    assert eval(repr(law), {"laws": laws}).params == law.params
 
 
 @pytest.mark.parametrize("name", laws.published_names())

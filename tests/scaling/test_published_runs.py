@@ -1,4 +1,4 @@
-"""Gadre's over-training runs, the rank of Panferov's capacities, and Epoch's other facts."""
+"""Gadre's over-training runs, the rank of Panferov's capacities, and ParetoQ's four bits."""
 
 import numpy as np
 import pytest
@@ -44,6 +44,21 @@ def test_held_out_errors_match_to_all_digits(data):
     over = (everything["N"] > 1e9) & (everything["multiplier"] == 32)
     assert error[over] == pytest.approx([0.7103], abs=5e-5)
     assert error[big & (everything["multiplier"] == 1)] == pytest.approx([0.7320], abs=5e-5)
+
+
+def test_paretoqs_four_bits_beat_sixteen_and_it_is_said(data):
+    """Its 4-bit models were tuned longer; a fit of effective sizes turns that into eff > 1."""
+    names = {"N": "N_nominal", "fmt": "bits"}
+    table = Dataset.read_csv(data("paretoq/mobilellm_paretoq.csv"), map=names)
+    columns = {k: table[k] for k in ("N", "fmt")}
+    loss = np.log(table["wiki_ppl"])
+    # One data size: its term is part of the irreducible loss.
+    ds = Dataset(columns | {"loss": loss, "D": np.full(len(table), 3e10)})
+    held = {"B": 1e-9, "beta": 0.3}
+    result = fit(ds, "decoupled_eff", objective="log-l2", fixed=held)
+    assert result.params["eff_4.0"] == pytest.approx(1.14, abs=0.01)
+    found = {w.code: w for w in result.warnings}["eff_above_one"]
+    assert found.details["parameters"] == ["eff_4.0"]
 
 
 def test_capacity_is_a_product_of_weights_and_activations(data):
