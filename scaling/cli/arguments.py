@@ -125,24 +125,28 @@ def find_law(text: str) -> Law:
         ValueError: the name or an option is unknown.
     """
     name, *rest = text.split(":")
-    options = {k: _value(v) for k, v in pairs(rest, "a law's option").items()}
-    try:
-        return laws.get(ALIASES.get(name, name), **options)
-    except TypeError:
+    name = ALIASES.get(name, name)
+    usual = dict(laws.get(name).options)
+    given = pairs(rest, "a law's option")
+    unknown = sorted(set(given) - set(usual))
+    if unknown:
         raise ValueError(
-            f"Law {name!r} does not take {', '.join(options)}; see `scaling laws show {name}`."
-        ) from None
+            f"Law {name!r} does not take {', '.join(unknown)}; see `scaling laws show {name}`."
+        )
+    return laws.get(name, **{k: _like(usual[k], v, k) for k, v in given.items()})
 
 
-def _value(text: str) -> Any:
-    if text.lower() in ("true", "false"):
+def _like(usual: Any, text: str, what: str) -> Any:
+    """Reads an option as what it usually is; one that is usually unset is a word."""
+    if isinstance(usual, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{what} is true or false, got {text!r}.")
         return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if isinstance(usual, int) and text.isdigit():
+        return int(text)
+    if isinstance(usual, int | float):
+        return number(text, what)
+    return tuple(text.split(",")) if isinstance(usual, tuple) else text
 
 
 def find_fit(text: str) -> Any:

@@ -189,7 +189,15 @@ class FitResult:
         if self.draws is not None:
             return coords.natural(self.draws.u)
         rng = np.random.default_rng(seed)
-        u = rng.multivariate_normal(self.u, self.covariance.matrix, count, method="eigh")
+        # In units of their errors: a parameter that is not identified has a huge one, beside which
+        # rounding would make the others' covariance indefinite.
+        errors = np.maximum(self.covariance.errors, 1e-150)
+        together = self.covariance.matrix / errors[:, None] / errors[None, :]
+        center = np.zeros(len(errors))
+        noise = rng.multivariate_normal(
+            center, together, count, method="eigh", check_valid="ignore"
+        )
+        u = self.u + errors * noise
         return coords.natural(coords.inside(u))
 
     def derived(

@@ -212,6 +212,23 @@ def test_a_fit_that_did_not_converge_exits_with_3():
     assert exit_code(SimpleNamespace(converged=True, warnings=())) == 0
 
 
+def test_quests_law_is_fitted_and_compared_from_the_shell(data, place, capsys):
+    runs, out = data("quest/runs.csv"), place / "quest.json"
+    law = "decoupled_eff:reference=16"
+    code, said, _ = run(capsys, "fit", runs, "--law", law, "--objective", "log-l2", "-o", out)
+    assert code == 2  # E is not identified, and that is what the code is for
+    params = json.loads(out.read_text())["params"]
+    assert params["eff_4"] == pytest.approx(0.6918, abs=1e-3)
+    assert params["eff_2WO"] == pytest.approx(0.4137, abs=1e-3)
+    code, said, _ = run(capsys, "compare", runs, "--laws", f"chinchilla,{law}")
+    assert code == 0
+    assert said.splitlines()[2].startswith("| decoupled_eff | 21 |")
+    code, said, _ = run(capsys, "plan", out, "--compute", "1e20", "--cost", "flops16",
+                        "--formats", "2", "4", "16", "--draws", "20")  # fmt: skip
+    assert code == 0
+    assert "not_identified" in said
+
+
 def test_compare_ranks_and_writes_its_table(place, capsys):
     code, out, _ = run(capsys, "compare", place / "sun.csv", "--laws", "chinchilla,sun_fp",
                        "--cv", "holdout:N:max", "--out", place / "table.md")  # fmt: skip
@@ -386,6 +403,8 @@ def test_millions_are_suspected(place, capsys):
         ("published sun2025 --quantity D_crit --N 0 --fmt E4M3@128", "--N must be positive"),
         ("simulate --law chinchilla --params A=-1", "outside of"),
         ("fit {runs} --law kumar_equal:layers=2", "does not take layers"),
+        ("fit {runs} --law kumar_equal:shifts=maybe", "shifts is true or false"),
+        ("fit {runs} --law kumar_equal:factors=x", "factors needs a number"),
         ("fit {runs} --law sun_fp", "no column 'E'"),
         ("fit {runs} --law chinchilla --objective l3", "objective must be one of"),
         ("fit {runs}", "--law"),
