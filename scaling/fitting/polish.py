@@ -79,6 +79,13 @@ def residual_jacobian(coords: Coordinates, objective: Objective, u: np.ndarray):
     return objective.residual(prediction, coords.y), jac
 
 
+def _nothing_to_move(coords: Coordinates, objective: Objective, weights) -> End:
+    """Returns the end of a fit whose parameters are all held."""
+    u = np.empty(0)
+    value = float(objective.value(objective.residual(coords.predict(u), coords.y), weights))
+    return End(u=u, objective=value, converged=True, evaluations=1, gradient=0.0, moved=0.0)
+
+
 def polish(
     coords: Coordinates,
     objective: Objective,
@@ -105,15 +112,7 @@ def polish(
     problem = _Problem(coords, objective, weights)
     start = coords.inside(start)
     if len(start) == 0:
-        r = problem.residual(start) * problem.unit
-        return End(
-            u=start,
-            objective=float(objective.value(r, weights)),
-            converged=True,
-            evaluations=1,
-            gradient=0.0,
-            moved=0.0,
-        )
+        return _nothing_to_move(coords, objective, weights)
     lo, hi = coords.limits
     out = least_squares(
         problem.residual,

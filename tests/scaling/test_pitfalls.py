@@ -164,6 +164,17 @@ def test_fixed_tied_and_bounded_parameters_are_respected(noisy):
     assert held.objective > fit(noisy, "chinchilla").objective
 
 
+def test_one_free_parameter_is_fitted_and_profiled(noisy, reference):
+    others = {k: v for k, v in reference.params.items() if k != "alpha"}
+    lone = fit(noisy, "chinchilla", fixed=others)
+    assert lone.free == ("alpha",)
+    assert lone.params["alpha"] == pytest.approx(reference.params["alpha"], rel=1e-6)
+    low, high = lone.ci(method="profile")["alpha"]
+    assert low < lone.params["alpha"] < high
+    with pytest.raises(ValueError, match="nothing is left to fit"):
+        fit(noisy, "chinchilla", fixed=reference.params)
+
+
 def test_weights_of_zero_leave_rows_out(noisy):
     keep = np.arange(len(noisy)) % 5 != 0
     weighted = fit(noisy, "chinchilla", weights=keep.astype(float))
