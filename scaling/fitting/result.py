@@ -15,6 +15,7 @@ from scaling.fitting.problem import Problem
 from scaling.laws import Law
 from scaling.uncertainty.bootstrap import Draws
 from scaling.uncertainty.covariance import Covariance, covariance
+from scaling.uncertainty.normal import normal_draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,22 +184,12 @@ class FitResult:
         """Returns draws of the natural parameters, each (count,).
 
         Bootstrap draws where there are any (all of them, whatever ``count``), else draws of the
-        normal approximation in the coordinates of the fit.
+        normal approximation that do not contradict the rows.
         """
         coords = self.problem.coords
         if self.draws is not None:
             return coords.natural(self.draws.u)
-        rng = np.random.default_rng(seed)
-        # In units of their errors: a parameter that is not identified has a huge one, beside which
-        # rounding would make the others' covariance indefinite.
-        errors = np.maximum(self.covariance.errors, 1e-150)
-        together = self.covariance.matrix / errors[:, None] / errors[None, :]
-        center = np.zeros(len(errors))
-        noise = rng.multivariate_normal(
-            center, together, count, method="eigh", check_valid="ignore"
-        )
-        u = self.u + errors * noise
-        return coords.natural(coords.inside(u))
+        return coords.natural(normal_draws(self, count, seed))
 
     def derived(
         self,
