@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from qjax import casting
 from qjax._typing import Array, DTypeLike, Shape
 from qjax.formats import PowerOfTwo
+from qjax.qtensor import _shape
 from qjax.qtypes import QType
 from qjax.tiling import Layout
 
@@ -82,6 +83,40 @@ class QTensor:
                 return values
             layout.append(level.layout)
             level = level.scale
+
+    @property
+    def T(self) -> "QTensor":
+        """The tensor with its axes in reverse order."""
+        return self.transpose()
+
+    def transpose(self, *axes: int) -> "QTensor":
+        """Returns the tensor with its axes permuted, reversed by default."""
+        return _shape.transpose(self, axes or tuple(reversed(range(self.ndim))))
+
+    def reshape(self, *shape: int) -> "QTensor":
+        """Returns the tensor in another shape where no tile is cut.
+
+        Raises:
+          ValueError: If a tile would be cut or the number of elements differs.
+        """
+        return _shape.reshape(self, shape)
+
+    def __getitem__(self, key: Any) -> "QTensor":
+        """Returns the part that integers and slices select; slices take whole tiles."""
+        return _shape.index(self, key)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all codes, packed, and of all scales and zero points."""
+        own = -(-self.qvalue.size * self.qtype.format.width // 8)
+        return own + sum(p.nbytes for p in (self.scale, self.zero_point) if p is not None)
+
+    @property
+    def bits_per_element(self) -> float:
+        """Bits of everything stored per element of this very tensor."""
+        parts = [p for p in (self.scale, self.zero_point) if p is not None]
+        shared = sum(part.bits_per_element * part.qvalue.size for part in parts)
+        return self.qtype.format.width + shared / max(1, self.qvalue.size)
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.shape) or "scalar"

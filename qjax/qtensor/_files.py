@@ -1,0 +1,118 @@
+"""Quantized tensors in safetensors files that say what they hold."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from qjax import formats
+from qjax.formats import Codebook, Format
+from qjax.qtensor._pack import pack, unpack
+from qjax.qtensor._tensor import QTensor
+from qjax.qtypes import QType
+from qjax.tiling import Layout, Tile
+
+VERSION = "1"
+
+
+def save(path: str | pathlib.Path, tensors: dict[str, QTensor]) -> None:
+    """Writes named quantized tensors, codes packed, types and tiles in the metadata.
+
+    Needs the `checkpoints` extra.
+    """
+    from safetensors.numpy import save_file
+
+    arrays, facts = {}, {}
+    for name, tensor in tensors.items():
+        facts[name] = _facts(name, tensor, arrays)
+    metadata = {"qjax_version": VERSION, "qjax_tensors": json.dumps(facts)}
+    save_file(arrays, str(path), metadata=metadata)
+
+
+def load(path: str | pathlib.Path) -> dict[str, QTensor]:
+    """Returns the tensors that `save` wrote.
+
+    Raises:
+      ValueError: If the file is truncated, of another version, or its parts disagree.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"`load` was asked to read {path}, which is no whole safetensors file ({error}). "
+            "Write it again, or copy it whole."
+        ) from error
+    version = metadata.get("qjax_version")
+    if version != VERSION:
+        raise ValueError(
+            f"`load` was asked to read {path}, of version {version!r}; this library reads version "
+            f"{VERSION!r}. Use the library that wrote it, or write it with `save`."
+        )
+    facts = json.loads(metadata["qjax_tensors"])
+    return {name: _tensor(name, fact, arrays, path) for name, fact in facts.items()}
+
+
+def _facts(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns what describes a tensor, and puts its packed codes into `arrays`."""
+    format, layout = tensor.qtype.format, tensor.layout
+    codes = format.encode(format.load(tensor.qvalue))
+    arrays[name] = np.asarray(pack(codes, format.width))
+    fact: dict[str, Any] = {
+        "type": tensor.qtype.name,
+        "format": format.name,
+        "tile": [tensor.qtype.tile.contract, tensor.qtype.tile.keep],
+        "dtype": tensor.dtype,
+        "layout": {field: list(getattr(layout, field)) for field in layout.__dataclass_fields__},
+    }
+    if isinstance(format, Codebook):
+        fact["table"] = {"values": format.table, "label": format.label, "bounds": format.bounds}
+    for part, child in (("scale", tensor.scale), ("zero", tensor.zero_point)):
+        fact[part] = None if child is None else _facts(f"{name}/{part}", child, arrays)
+    return fact
+
+
+def _tensor(name: str, fact: dict[str, Any], arrays: dict[str, Any], path: Any) -> QTensor:
+    if name not in arrays:
+        raise ValueError(
+            f"`load` was asked to read {path}, whose description names {name!r}, but no such array "
+            "is in it. Write the file again."
+        )
+    format = _format(fact)
+    layout = Layout(**{field: tuple(value) for field, value in fact["layout"].items()})
+    try:
+        codes = unpack(jnp.asarray(arrays[name]), format.width, layout.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"`load` was asked to read {path}, where the codes of {name!r} do not fit shape "
+            f"{layout.shape} of {format.name}: {error}"
+        ) from error
+    scale, zero = (
+        None if fact[part] is None else _tensor(f"{name}/{part}", fact[part], arrays, path)
+        for part in ("scale", "zero")
+    )
+    types = [None if part is None else part.qtype for part in (scale, zero)]
+    qtype = QType(format, Tile(*fact["tile"]), *types)
+    return QTensor(_stored(codes, format), scale, zero, qtype, layout, fact["dtype"])
+
+
+def _format(fact: dict[str, Any]) -> Format:
+    if "table" not in fact:
+        return formats.parse(fact["format"])
+    table = fact["table"]
+    bounds = None if table["bounds"] is None else tuple(table["bounds"])
+    return Codebook(tuple(table["values"]), label=table["label"], bounds=bounds)
+
+
+def _stored(codes: Any, format: Format) -> Any:
+    """Returns unsigned codes as an array of the format's storage dtype."""
+    if jnp.issubdtype(format.code_dtype, jnp.signedinteger):
+        # Two's complement: carry the sign bit to the width of the dtype.
+        lost = 8 * format.code_bytes - format.width
+        codes = codes.astype(format.code_dtype) << lost >> lost
+    return format.store(format.decode(codes.astype(format.code_dtype)))

@@ -1,0 +1,193 @@
+"""Transpose, reshape, index and join quantized tensors without decoding them.
+
+Each acts on the codes and, with the tiles in between, on the scales; what would cut a tile is
+refused.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from qjax._typing import Shape
+from qjax.tiling import Layout
+
+ADVICE = "Decode first, or choose sizes and positions that are multiples of the tile."
+
+
+def layout_of(tensor: Any, verb: str) -> Layout:
+    """Returns the layout, refusing one whose tiles run over several flattened axes."""
+    layout = tensor.layout
+    if layout.merged != layout.shape or layout.order != tuple(range(len(layout.shape))):
+        raise ValueError(
+            f"`{verb}` was asked of a tensor of shape {layout.shape} whose tiles run over several "
+            f"axes flattened together. {ADVICE}"
+        )
+    return layout
+
+
+def rebuilt(tensor: Any, qvalue: Any, layout: Layout, part: Any) -> Any:
+    """Returns a tensor of new codes and layout; `part` acts on scales and zero points."""
+    scale = None if tensor.scale is None else part(tensor.scale)
+    zero = None if tensor.zero_point is None else part(tensor.zero_point)
+    return dataclasses.replace(tensor, qvalue=qvalue, scale=scale, zero_point=zero, layout=layout)
+
+
+def arranged(layout: Layout, sizes: Sequence[int], tiles: Sequence[int], source: Any) -> Layout:
+    """Returns a layout of new sizes; `source[i]` is the old axis that new axis `i` came from."""
+    shape = tuple(sizes)
+    return Layout(
+        shape=shape,
+        order=tuple(range(len(shape))),
+        merged=shape,
+        tiles=tuple(tiles),
+        contract=tuple(i for i, old in enumerate(source) if old in layout.contract),
+        batch=tuple(i for i, old in enumerate(source) if old in layout.batch),
+    )
+
+
+def transpose(tensor: Any, axes: Sequence[int]) -> Any:
+    """Returns the tensor with its axes permuted."""
+    layout = layout_of(tensor, "transpose")
+    axes = tuple(axis % len(layout.shape) for axis in axes)
+    if sorted(axes) != list(range(len(layout.shape))):
+        raise ValueError(
+            f"`transpose` was given axes {axes} for {len(layout.shape)} dimensions. "
+            "Give every axis once."
+        )
+    moved = arranged(layout, [layout.shape[a] for a in axes], [layout.tiles[a] for a in axes], axes)
+    return rebuilt(tensor, tensor.qvalue.transpose(axes), moved, lambda s: transpose(s, axes))
+
+
+def reshape(tensor: Any, shape: Shape) -> Any:
+    """Returns the tensor in another shape, where every tile stays in one piece."""
+    layout = layout_of(tensor, "reshape")
+    if math.prod(shape) != math.prod(layout.shape):
+        raise ValueError(
+            f"`reshape` was asked to make {shape} of {layout.shape}, which has another number of "
+            "elements. Give a shape of as many."
+        )
+    tiles, source = [], []
+    for old, new in _groups(layout.shape, shape):
+        found = _split_tiles(layout, old, [shape[i] for i in new])
+        if found is None:
+            raise ValueError(
+                f"`reshape` was asked to make {shape} of {layout.shape}, which cuts tiles of "
+                f"{layout.tiles}. {ADVICE}"
+            )
+        tiles += found
+        source += [old[-1] if old else None] * len(new)
+    moved = arranged(layout, shape, tiles, source)
+    return rebuilt(
+        tensor, tensor.qvalue.reshape(shape), moved, lambda s: reshape(s, moved.scale_shape)
+    )
+
+
+def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
+    """Returns runs of axes of both shapes that hold the same elements, in order."""
+    groups, i, j = [], 0, 0
+    while i < len(old) or j < len(new):
+        left, right = [], []
+        a = b = 1
+        if i < len(old):
+            left, a, i = [i], old[i], i + 1
+        if j < len(new):
+            right, b, j = [j], new[j], j + 1
+        while a != b:
+            if (a < b and i < len(old)) or j >= len(new):
+                left, a, i = [*left, i], a * old[i], i + 1
+            else:
+                right, b, j = [*right, j], b * new[j], j + 1
+        groups.append((left, right))
+    return groups
+
+
+def _split_tiles(layout: Layout, old: list[int], sizes: list[int]) -> list[int] | None:
+    """Returns tiles for the new axes of one run; None where a tile would be cut."""
+    tiles = [layout.tiles[i] for i in old]
+    whole = [layout.shape[i] for i in old]
+    if sizes == whole:
+        return tiles
+    if tiles == whole:
+        return sizes
+    long = [t for t, n in zip(tiles, whole) if n > 1]
+    last = long[-1] if long else 1
+    inner = next((n for n in reversed(whole) if n > 1), 1)
+    if any(t != 1 for t in long[:-1]) or inner % last:
+        return None
+    result = [1] * len(sizes)
+    for i in reversed(range(len(sizes))):
+        if sizes[i] > 1:
+            if sizes[i] % last:
+                return None
+            result[i] = last
+            break
+    return result
+
+
+def index(tensor: Any, key: Any) -> Any:
+    """Returns the part that integers and slices select, whole tiles along tiled axes."""
+    layout = layout_of(tensor, "indexing")
+    key = key if isinstance(key, tuple) else (key,)
+    if len(key) > len(layout.shape) or not all(isinstance(k, int | slice) for k in key):
+        raise ValueError(
+            f"A quantized tensor of shape {layout.shape} was indexed with {key!r}. "
+            "Give at most one integer or slice per axis."
+        )
+    key = key + (slice(None),) * (len(layout.shape) - len(key))
+    sizes, tiles, source, outer = [], [], [], []
+    for axis, (k, n, t) in enumerate(zip(key, layout.shape, layout.tiles)):
+        if isinstance(k, int):
+            if not -n <= k < n:
+                raise ValueError(f"Index {k} is out of range for axis {axis} of size {n}.")
+            outer.append(k % n // t)
+            continue
+        start, stop, step = k.indices(n)
+        fits = step == 1 and (t in (1, n) or (start % t == 0 and (stop % t == 0 or stop == n)))
+        if not (fits or t == 1):
+            raise ValueError(f"Slice {k} of axis {axis} cuts tiles of {t} elements. {ADVICE}")
+        length = len(range(start, stop, step))
+        sizes.append(length)
+        tiles.append(length if t == n else t)
+        source.append(axis)
+        outer.append(k if t == 1 else slice(None) if t == n else slice(start // t, -(-stop // t)))
+    moved = arranged(layout, sizes, tiles, source)
+    return rebuilt(tensor, tensor.qvalue[key], moved, lambda s: index(s, tuple(outer)))
+
+
+def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
+    """Returns tensors of one type joined along an axis, where tiles stay whole.
+
+    Raises:
+      ValueError: If types or tiles differ, or an inner boundary would cut a tile.
+    """
+    first = tensors[0]
+    layout = layout_of(first, "concatenate")
+    axis %= len(layout.shape)
+    t = layout.tiles[axis]
+    for tensor in tensors:
+        if tensor.qtype != first.qtype or tensor.layout.tiles != layout.tiles:
+            raise ValueError(
+                f"`concatenate` was given {tensor!r} beside {first!r}. Give tensors of one type "
+                "and tile."
+            )
+    if any(tensor.shape[axis] % t for tensor in tensors[:-1]) or (
+        first.scale is not None
+        and 1 < t == layout.shape[axis]
+        and t not in (first.qtype.tile.contract, first.qtype.tile.keep)
+    ):
+        raise ValueError(
+            f"`concatenate` was asked to join along axis {axis}, where one scale spans {t} "
+            f"elements. {ADVICE}"
+        )
+    total = sum(tensor.shape[axis] for tensor in tensors)
+    sizes = [total if i == axis else n for i, n in enumerate(layout.shape)]
+    moved = arranged(layout, sizes, layout.tiles, range(len(sizes)))
+    joined = jnp.concatenate([tensor.qvalue for tensor in tensors], axis=axis)
+    scale = None if first.scale is None else concatenate([x.scale for x in tensors], axis)
+    zero = None
+    if first.zero_point is not None:
+        zero = concatenate([x.zero_point for x in tensors], axis)
+    return dataclasses.replace(first, qvalue=joined, scale=scale, zero_point=zero, layout=moved)

@@ -1,0 +1,47 @@
+"""Diagnostics against their definitions in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import qjax
+from qjax import diagnostics
+
+
+def test_sqnr_is_six_decibels_a_bit():
+    x = jax.random.uniform(jax.random.key(0), (1, 100000), minval=-1, maxval=1)
+    types = ("int4_channel", "int8_channel")
+    ratios = [float(diagnostics.sqnr(x, qjax.cast(x, name))) for name in types]
+    assert ratios[1] - ratios[0] == pytest.approx(20 * np.log10(127 / 7), abs=0.3)
+    assert diagnostics.sqnr(x, x) == np.inf
+    tiny = x * 1e-30
+    assert float(diagnostics.sqnr(tiny, qjax.cast(tiny, "mxfp8"))) > 25
+
+
+def test_fractions_count_what_they_say():
+    x = jnp.array([448.0, 500.0, -1000.0, 1e-9, 0.0, -0.0, 1.0, 2.0])
+    stored = qjax.encode(x, "e4m3fn")
+    summary = jax.jit(diagnostics.summarize)(x, stored)
+    assert float(summary.saturated) == 2 / 8
+    assert float(summary.underflowed) == 1 / 8
+    assert float(summary.zeros) == 3 / 8
+
+
+def test_lost_subnormals_count_as_underflow():
+    x = jnp.asarray(np.int32([1, 5, 0]).view(np.float32))
+    assert float(diagnostics.underflowed(x, jnp.zeros(3))) == pytest.approx(2 / 3)
+
+
+def test_histograms_count_codes_and_exponents():
+    x = jnp.concatenate([jnp.full(32, 1.0), jnp.full(32, 8.0), jnp.full(32, 9.0)])
+    stored = qjax.encode(x, "mxfp8")
+    counts = np.asarray(diagnostics.scale_histogram(stored))
+    assert counts[127 - 8] == 1
+    assert counts[127 - 5] == 2
+    assert counts.sum() == 3
+    codes = np.asarray(diagnostics.code_histogram(qjax.encode(jnp.array([-7.0, 0, 0, 7]), "int4")))
+    assert codes[[1, 8, 15]].tolist() == [1, 2, 1]
+    assert codes.sum() == 4
+    with pytest.raises(ValueError, match="no scale"):
+        diagnostics.scale_histogram(qjax.encode(x, "e4m3fn"))

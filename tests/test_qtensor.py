@@ -1,0 +1,143 @@
+"""Quantized tensors: what is done to them equals what is done to their values."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import qjax
+from qjax import formats, qtensor, qtypes
+from tests.families import QTYPES, label
+
+X = jax.random.normal(jax.random.key(0), (4, 6, 64))
+
+
+@pytest.mark.parametrize("name", ["mxfp8", "mxfp4", "int8_channel", "nvfp4", "e4m3fn"])
+def test_transposing_and_indexing_commute_with_decoding(name):
+    stored = qjax.encode(X, name)
+    values = stored.decode()
+    assert jnp.array_equal(stored.transpose(2, 0, 1).decode(), values.transpose(2, 0, 1))
+    assert jnp.array_equal(stored.T.decode(), values.T)
+    if name != "nvfp4":
+        assert jnp.array_equal(stored[1].decode(), values[1])
+        assert jnp.array_equal(stored[1:3, 2].decode(), values[1:3, 2])
+        assert jnp.array_equal(stored[-1, :, 3].decode(), values[-1, :, 3])
+
+
+def test_reshaping_keeps_tiles_whole_or_is_refused():
+    stored = qjax.encode(X, "mxfp8")
+    for shape in ((24, 64), (4, 6, 2, 32), (2, 2, 6, 64), (1, 4, 6, 64)):
+        assert jnp.array_equal(stored.reshape(*shape).decode(), stored.decode().reshape(shape))
+    merged = stored.reshape(4, 384)
+    assert jnp.array_equal(merged.decode(), stored.decode().reshape(4, 384))
+    with pytest.raises(ValueError, match="cuts tiles"):
+        stored.reshape(4, 6, 4, 16)
+    with pytest.raises(ValueError, match="number of elements"):
+        stored.reshape(4, 6, 63)
+    with pytest.raises(ValueError, match="cuts tiles"):
+        stored[:, :, 5:40]
+    assert jnp.array_equal(stored[:, :, 32:].decode(), stored.decode()[:, :, 32:])
+
+
+def test_concatenating_joins_whole_tiles():
+    a, b = qjax.encode(X, "mxfp8"), qjax.encode(2 * X, "mxfp8")
+    for axis in (0, 1, 2):
+        joined = qtensor.concatenate([a, b], axis)
+        assert jnp.array_equal(joined.decode(), jnp.concatenate([a.decode(), b.decode()], axis))
+    with pytest.raises(ValueError, match="one type"):
+        qtensor.concatenate([a, qjax.encode(X, "mxfp4")])
+    whole = qjax.encode(X, "int8_channel")
+    with pytest.raises(ValueError, match="one scale spans"):
+        qtensor.concatenate([whole, whole], 2)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 6, 7, 8, 12, 16])
+def test_packing_round_trips_and_takes_exactly_its_bits(width):
+    rng = np.random.default_rng(width)
+    codes = rng.integers(0, 1 << width, size=(3, 7))
+    stream = qtensor.pack(jnp.asarray(codes, jnp.uint16), width)
+    assert stream.dtype == jnp.uint8
+    assert stream.size == -(-21 * width // 8)
+    # The definition: bit i of the stream is bit i % width of code i // width.
+    bits = np.unpackbits(np.asarray(stream), bitorder="little")[: 21 * width]
+    assert np.array_equal(bits.reshape(21, width) @ (1 << np.arange(width)), codes.ravel())
+    assert np.array_equal(qtensor.unpack(stream, width, (3, 7)), codes)
+    with pytest.raises(ValueError, match="whole stream"):
+        qtensor.unpack(stream[:-1], width, (3, 7))
+
+
+@pytest.mark.parametrize("qtype", QTYPES, ids=label)
+def test_files_describe_themselves(qtype, tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    stored = qjax.encode(X[0], qtype)
+    path = tmp_path / "x.safetensors"
+    qtensor.save(path, {"a/w": stored})
+    back = qtensor.load(path)["a/w"]
+    assert back.qtype == stored.qtype
+    assert jnp.array_equal(back.decode(), stored.decode())
+    with safetensors.safe_open(str(path), framework="numpy") as file:
+        assert json.loads(file.metadata()["qjax_tensors"])["a/w"]["type"] == qtype.name
+    assert path.stat().st_size >= stored.nbytes
+
+
+def test_broken_files_are_refused(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path = tmp_path / "x.safetensors"
+    qtensor.save(path, {"w": qjax.encode(X, "mxfp4")})
+    data = path.read_bytes()
+    path.write_bytes(data[:-9])
+    with pytest.raises(ValueError, match="whole"):
+        qtensor.load(path)
+    other = {"qjax_version": "0", "qjax_tensors": "{}"}
+    safetensors.save_file({"w": np.zeros(3, np.uint8)}, str(path), metadata=other)
+    with pytest.raises(ValueError, match="version"):
+        qtensor.load(path)
+
+
+def test_sizes_count_every_bit():
+    stored = qjax.encode(X, "mxfp4")
+    assert stored.nbytes == 4 * 6 * 64 // 2 + 4 * 6 * 2
+    assert stored.bits_per_element == 4.25
+    assert qjax.encode(X, "int8_tensor").nbytes == 4 * 6 * 64 + 4
+    six = qjax.encode(X, "mxfp6_e3m2")
+    assert six.nbytes == 4 * 6 * 64 * 6 // 8 + 48
+
+
+def test_tensors_pass_through_jit_vmap_scan_and_trees():
+    stored = qjax.encode(X, "mxfp8")
+    assert jnp.array_equal(jax.jit(lambda t: t.decode())(stored), stored.decode())
+    rows = jax.vmap(lambda x: qjax.encode(x, "mxfp8"))(X)
+    assert jnp.array_equal(jax.vmap(lambda t: t.decode())(rows), stored.decode())
+    with pytest.raises(ValueError, match="vmap"):
+        rows.decode()
+    _, out = jax.lax.scan(lambda c, t: (c, t.decode()), 0, rows)
+    assert jnp.array_equal(out, stored.decode())
+    assert jax.tree.structure(jax.tree.map(lambda a: a, stored)) == jax.tree.structure(stored)
+
+
+def test_sharded_tensors_encode_the_same_noise_and_values():
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
+    quantizer = qjax.Quantizer("mxfp4", rounding=qjax.rounding.Stochastic())
+    key = jax.random.key(3)
+    here = quantizer.cast(X, key=key)
+    assert jnp.array_equal(quantizer.cast(jax.device_put(X, place), key=key), here)
+
+
+def test_qwix_arrays_hold_the_same_values():
+    pytest.importorskip("qwix")
+    for name in ("int8_channel", "mxfp8", "e4m3fn_channel"):
+        stored = qjax.encode(X[0], name)
+        array = qtensor.to_qwix(stored)
+        assert jnp.array_equal(qtensor.from_qwix(array).decode(), stored.decode())
+    with pytest.raises(ValueError, match="decode"):
+        qtensor.to_qwix(qjax.encode(X[0], "mxfp6_e3m2").scale)
+
+
+def test_codes_are_stored_in_the_format_s_own_dtype():
+    assert qjax.encode(X, "mxfp8").qvalue.dtype == jnp.float8_e4m3fn
+    assert qjax.encode(X, "mxfp4").qvalue.dtype == jnp.uint8
+    assert qjax.encode(X, "int8_channel").qvalue.dtype == jnp.int8
+    assert qtypes.MXFP8.format == formats.E4M3FN
