@@ -15,6 +15,7 @@ TINY = {
     "1_formats": "POINTS = 101",
     "2_train": "STEPS, WIDTH, RECIPES = 6, 32, ('mxfp8',)",
     "3_sweep": "STEPS, WIDTH, MANTISSAS, EXPONENTS, SEEDS = 3, 32, (1, 3), (2, 4), (0,)",
+    "4_scaling": "DRAWS = 10",
 }
 
 
