@@ -35,7 +35,7 @@ def test_splits_hold_out_what_they_say(runs):
               "kfold:1", "kfold:9999", "group:", "jackknife:3"]
 )  # fmt: skip
 def test_splits_that_make_no_sense_are_refused(runs, split):
-    with pytest.raises(ValueError, match=r"split|column"):
+    with pytest.raises(ValueError, match=r"split|column|condition"):
         folds(runs, split)
 
 
