@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Workers share the cores; threads of BLAS that wait for each other make small fits ten times slower.
+# Workers share the cores: BLAS threads that wait for each other make small fits ten times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
