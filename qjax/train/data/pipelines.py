@@ -5,7 +5,7 @@ A source is anything with `len` and `[i] -> dict of arrays`: `Cut` text, `digits
 TensorFlow one (`tfds.data_source(...)`). What the records mean is the source's business.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -56,7 +56,8 @@ def batches_of(
             f"A batch needs {batch} records, but the source has {len(source)}. Give more data or a "
             "smaller `batch`."
         )
-    records = grain.MapDataset.source(source).shuffle(seed=seed).repeat()
+    # Grain spells the same protocol with a named argument; any sequence serves.
+    records = grain.MapDataset.source(cast(Any, source)).shuffle(seed=seed).repeat()
     return records.slice(slice(host, None, hosts)).batch(batch // hosts)
 
 
