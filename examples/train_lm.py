@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="recipes to train beside float32 (names; default: mxfp8)",
     )
-    add("--steps", type=int, default=1500, help="training steps (count; default: 1500)")
+    add("--steps", type=int, default=1200, help="training steps (count; default: 1200)")
     add(
         "--out",
         type=pathlib.Path,

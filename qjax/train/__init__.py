@@ -9,6 +9,7 @@ from qjax.train.evaluation import gap as gap
 from qjax.train.evaluation import make_evaluator as make_evaluator
 from qjax.train.exchange import Exchange as Exchange
 from qjax.train.facts import facts as facts
+from qjax.train.freezing import freeze_after as freeze_after
 from qjax.train.interruption import Diverged as Diverged
 from qjax.train.interruption import Interrupted as Interrupted
 from qjax.train.loop import run as run
@@ -19,7 +20,10 @@ from qjax.train.low_precision import nbytes as nbytes
 from qjax.train.low_precision import quantized_moments as quantized_moments
 from qjax.train.low_precision import stochastic_parameters as stochastic_parameters
 from qjax.train.metrics import MetricsFile as MetricsFile
+from qjax.train.metrics import TensorBoard as TensorBoard
 from qjax.train.metrics import read_metrics as read_metrics
+from qjax.train.noise import parameter_noise as parameter_noise
+from qjax.train.plots import plot_run as plot_run
 from qjax.train.progress import Progress as Progress
 from qjax.train.record import Result as Result
 from qjax.train.schedules import Computed as Computed

@@ -17,7 +17,7 @@ from qjax.train.checkpoints import Checkpoints
 from qjax.train.data import Stream
 from qjax.train.evaluation import Evaluation
 from qjax.train.interruption import Interrupted, Watch
-from qjax.train.metrics import MetricsFile
+from qjax.train.metrics import Metrics
 from qjax.train.programs import Batches, Programs
 from qjax.train.progress import Progress, Silent
 from qjax.train.record import Record, Result
@@ -35,7 +35,7 @@ def run(
     chunk: int = 10,
     evaluate: Callable[[State], Evaluation] | None = None,
     evaluate_every: int | None = None,
-    metrics: MetricsFile | None = None,
+    metrics: Metrics | None = None,
     checkpoints: Checkpoints | None = None,
     placement: Placement | None = None,
     progress: Progress | None = None,

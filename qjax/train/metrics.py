@@ -5,7 +5,13 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
+
+
+class Metrics(Protocol):
+    """Where a run sends its rows."""
+
+    def write(self, rows: list[Mapping[str, Any]], /) -> None: ...
 
 
 class MetricsFile:
@@ -38,6 +44,29 @@ class MetricsFile:
                 "Free space; a run with checkpoints goes on from the last one",
                 str(self.path),
             ) from None
+
+
+class TensorBoard:
+    """Sends the rows of a run to TensorBoard, and to a metrics file beside it.
+
+    Args:
+      writer: A summary writer, that of `flax.metrics.tensorboard`, `tensorboardX` or `torch`: an
+        object with `add_scalar(name, value, step)` or `scalar(name, value, step)`.
+      also: A metrics file that gets the same rows; None: none.
+    """
+
+    def __init__(self, writer: Any, *, also: MetricsFile | None = None):
+        self.writer, self.also = writer, also
+
+    def write(self, rows: list[Mapping[str, Any]]) -> None:
+        """Passes on every number of `rows`, by the names in it."""
+        add = getattr(self.writer, "add_scalar", None) or self.writer.scalar
+        for row in rows:
+            for name, value in row.items():
+                if name != "step" and not isinstance(value, str):
+                    add(name, value, row["step"])
+        if self.also is not None:
+            self.also.write(rows)
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 from qjax.train import distributed
 from qjax.train.evaluation import Evaluation
 from qjax.train.interruption import Diverged
-from qjax.train.metrics import MetricsFile
+from qjax.train.metrics import Metrics
 from qjax.train.state import State
 
 
@@ -39,7 +39,7 @@ class Record:
       finite: Names of the metrics that must stay finite.
     """
 
-    def __init__(self, metrics: MetricsFile | None, *, finite: tuple[str, ...]):
+    def __init__(self, metrics: Metrics | None, *, finite: tuple[str, ...]):
         self.metrics = metrics if distributed.first() else None
         self.finite = finite
         self.history: dict[str, list[float]] = {}
