@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-slow bench check lint clean
+.PHONY: train test test-slow mutants bench check lint clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,9 @@ check: $(READY)  ## style and types
 
 test-slow: $(READY)  ## the exhaustive float32 checks and other long tests
 	$(BIN)/python -m pytest -m slow
+
+mutants: $(READY)  ## seed mistakes into copies of the numeric files; every one must be caught
+	$(BIN)/python -m tests.mutants
 
 bench: $(READY)  ## ratios against x + 0, the float model and the peers that are installed
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks

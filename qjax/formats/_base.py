@@ -153,7 +153,7 @@ class Format(abc.ABC):
             )
         codes = np.arange(1 << self.width, dtype=np.uint32).astype(f"uint{8 * self.code_bytes}")
         values = np.asarray(self.decode(jnp.asarray(codes).astype(self.code_dtype)), np.float64)
-        return np.unique(values[np.isfinite(values)])
+        return np.unique(values[np.isfinite(values)]) + 0.0  # -0 and 0 are one number
 
     @property
     def code_bytes(self) -> int:

@@ -1,0 +1,171 @@
+"""Seeds mistakes into copies of the numeric files, one at a time, and runs the tests for each.
+
+Run as `python -m tests.mutants` (or `make mutants`). It ends with an error where a mistake
+survives, or where a snippet that a mistake replaces is no longer in its file.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parent.parent
+ORACLES = "tests/formats/test_oracles.py -k e4m3fn"
+ROUNDING = "tests/test_rounding.py -k every_gap"
+VECTORS = "tests/test_quantizer.py -k vectors"
+
+# (what is wrong, file, snippet, its replacement, the tests that must fail)
+MUTANTS = [
+    (
+        "floor instead of round to nearest",
+        "qjax/rounding.py",
+        "return lax.round(units, lax.RoundingMethod.TO_NEAREST_EVEN)",
+        "return jnp.floor(units)",
+        ORACLES,
+    ),
+    (
+        "ties away from zero instead of to even",
+        "qjax/rounding.py",
+        "lax.RoundingMethod.TO_NEAREST_EVEN",
+        "lax.RoundingMethod.AWAY_FROM_ZERO",
+        ORACLES,
+    ),
+    (
+        "bias off by one",
+        "qjax/formats/_float.py",
+        'return ((1 << self.exponent_bits) >> 1) - (0 if self.family in ("fnuz", "inuz") else 1)',
+        "return (1 << self.exponent_bits) >> 1",
+        ORACLES,
+    ),
+    (
+        "largest value takes NaN's code",
+        "qjax/formats/_float.py",
+        '"fn": (1, False, True)',
+        '"fn": (0, False, True)',
+        ORACLES,
+    ),
+    (
+        "the sign of zero is lost",
+        "qjax/casting.py",
+        "        result = result | sign\n",
+        "        result = jnp.where(result == 0, 0, result | sign)\n",
+        ORACLES,
+    ),
+    (
+        "NaN saturates",
+        "qjax/casting.py",
+        "result = jnp.where(size > threshold, NAN, result)",
+        "result = jnp.where(size > NAN, NAN, result)",
+        ORACLES,
+    ),
+    (
+        "subnormals keep shrinking",
+        "qjax/casting.py",
+        "jnp.maximum(clipped & -STEP, lowest)",
+        "(clipped & -STEP)",
+        ORACLES,
+    ),
+    (
+        "float32 subnormals are flushed",
+        "qjax/formats/_patterns.py",
+        "return jnp.where(magnitude < STEP, normal, magnitude)",
+        "return jnp.where(magnitude < STEP, -(24 << 23), magnitude)",
+        "tests/test_casting.py -k subnormals",
+    ),
+    (
+        "the key's second word is ignored",
+        "qjax/rounding.py",
+        "    return _mix(a ^ (b * jnp.uint32(0xC2B2AE35))), _mix(b + (a ^ jnp.uint32(0x27D4EB2F)))",
+        "    return _mix(a), _mix(a)",
+        "tests/test_rounding.py -k related_keys",
+    ),
+    (
+        "one draw for all elements",
+        "qjax/rounding.py",
+        "    word = index ^ first\n",
+        "    word = (index & jnp.uint32(0)) ^ first\n",
+        "tests/test_rounding.py -k mean_is_the_value",
+    ),
+    (
+        "draws may move what is on the grid",
+        "qjax/rounding.py",
+        "return below + _step(part > draw)",
+        "return below + _step(part >= draw)",
+        "tests/test_rounding.py -k grid_never_move",
+    ),
+    (
+        "the scale rule rounds up",
+        "qjax/calibration/_rules.py",
+        '"floor": 0,',
+        '"floor": STEP - 1,',
+        VECTORS,
+    ),
+    (
+        "the scale forgets the element's exponent",
+        "qjax/calibration/_rules.py",
+        "- (limit >> 23)",
+        "- (limit >> 23) + 1",
+        VECTORS,
+    ),
+    (
+        "up and down are swapped",
+        "qjax/rounding.py",
+        "return jnp.where(negative, jnp.ceil(units), jnp.floor(units))",
+        "return jnp.where(negative, jnp.floor(units), jnp.ceil(units))",
+        ROUNDING,
+    ),
+    (
+        "tiles follow the kept axes",
+        "qjax/tiling.py",
+        "((contract, tile.contract), (keep, tile.keep))",
+        "((keep, tile.contract), (contract, tile.keep))",
+        "tests/test_tiling.py -k consecutive",
+    ),
+    (
+        "packing drops the last byte's order",
+        "qjax/qtensor/_pack.py",
+        "byte = byte | (flat[:, i] << jnp.uint8(i * width))",
+        "byte = byte | (flat[:, per - i] << jnp.uint8(i * width))",
+        "tests/test_qtensor.py -k packing",
+    ),
+]
+
+
+def survives(file: str, snippet: str, replacement: str, tests: str) -> bool:
+    """Whether the tests pass although the mistake is in a copy of the project."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder)
+        for part in ("qjax", "tests", "pyproject.toml"):
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
+        path = copy / file
+        text = path.read_text()
+        if snippet not in text:
+            raise SystemExit(f"{file} no longer contains {snippet!r}: update tests/mutants.py")
+        path.write_text(text.replace(snippet, replacement))
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        environment = {**os.environ, "PYTHONPATH": folder}
+        run = subprocess.run(
+            [*command, *tests.split()], cwd=copy, env=environment, capture_output=True, check=False
+        )
+        return run.returncode == 0
+
+
+def main() -> None:
+    """Runs all mutants, or those whose description contains the first argument."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    alive = 0
+    for what, file, snippet, replacement, tests in MUTANTS:
+        if wanted not in what:
+            continue
+        lived = survives(file, snippet, replacement, tests)
+        alive += lived
+        print(f"{'SURVIVED' if lived else 'caught':9s} {what}", flush=True)
+    if alive:
+        raise SystemExit(f"{alive} mistakes were not caught")
+
+
+if __name__ == "__main__":
+    main()
