@@ -88,7 +88,7 @@ def condition(ds: Dataset, text: str) -> np.ndarray:
     try:
         value = float(wanted)
     except ValueError:
-        raise ValueError(f"condition {text!r}: {wanted!r} is not a number.") from None
+        raise ValueError(f"split condition {text!r}: {wanted!r} is not a number.") from None
     column = _numbers(ds, name)
     compare = {
         ">": np.greater,
