@@ -6,7 +6,7 @@ body. A construct that is not known here, and holds something to be replaced, is
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,9 @@ from jax.extend.core import (
 )
 
 from qjax._typing import Key
+from qjax.recipes.places import Evaluator, Place
 from qjax.recipes.roles import Role, outputs, scan_inputs, while_inputs
 from qjax.recipes.walk import scopes_of
-
-if TYPE_CHECKING:
-    from qjax.recipes.rewrite import Place, Rewriter
 
 Handler = Callable[..., Sequence[Any]]
 
@@ -36,7 +34,7 @@ def programs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
 
 
 def call(
-    rewriter: "Rewriter", eqn: JaxprEqn, args: list[Any], roles: list[Role], place: "Place"
+    rewriter: Evaluator, eqn: JaxprEqn, args: list[Any], roles: list[Role], place: Place
 ) -> Sequence[Any]:
     """Evaluates an equation that holds programs, with these rewritten.
 
@@ -158,7 +156,7 @@ def _cond(rewriter, eqn, args, roles, place):
     return jax.lax.switch(args[0], branches, place.key, *args[1:])
 
 
-def _turn(place: "Place", turn: Any) -> "Place":
+def _turn(place: Place, turn: Any) -> Place:
     if turn is None or place.key is None:
         return place
     return dataclasses.replace(place, key=jax.random.fold_in(place.key, turn))

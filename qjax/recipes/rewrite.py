@@ -24,6 +24,7 @@ from qjax.contraction import Gemm, Policy, conv_general_dilated, dot_general
 from qjax.contraction.ragged import ragged_dot_general
 from qjax.contraction.record import site
 from qjax.recipes import nested
+from qjax.recipes.places import Place, Wanted
 from qjax.recipes.roles import Role, Roles
 from qjax.recipes.walk import CONTRACTIONS, is_gradient, is_marked, scopes_of
 
@@ -48,23 +49,6 @@ class Choose(Protocol):
     """Decides about the contraction `op` that the names `scopes` surround; None leaves it."""
 
     def __call__(self, op: str, scopes: tuple[str, ...]) -> Decision | None: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where in a program an equation stands.
-
-    Attributes:
-      scopes: The names that surround it.
-      key: Key of the noise there; None where there is none.
-      gradient: Whether it stands in the backward pass of a derivative taken inside.
-      backward: Whether it belongs to the backward rule of a `jax.custom_vjp`.
-    """
-
-    scopes: tuple[str, ...] = ()
-    key: Key | None = None
-    gradient: bool = False
-    backward: bool = False
 
 
 def rewrite(function: Callable[..., Any], choose: Choose) -> Callable[..., Any]:
@@ -162,7 +146,7 @@ class Rewriter:
         _evaluate(jaxpr, plain, values)
         return [_read(values, v) for v in jaxpr.outvars]
 
-    def wants(self, eqn: JaxprEqn, scopes: tuple[str, ...]) -> "Wanted | None":
+    def wants(self, eqn: JaxprEqn, scopes: tuple[str, ...]) -> Wanted | None:
         """What is to be replaced in an equation; None where nothing is."""
         if is_marked(scopes):
             return None
@@ -173,7 +157,7 @@ class Rewriter:
         wanted = [one for one in found if one is not None]
         return Wanted(any(one.noise for one in wanted)) if wanted else None
 
-    def wants_in(self, program: Jaxpr, scopes: tuple[str, ...]) -> "Wanted | None":
+    def wants_in(self, program: Jaxpr, scopes: tuple[str, ...]) -> Wanted | None:
         """What is to be replaced in a program; None where nothing is."""
         found = [self.wants(eqn, scopes_of(eqn, scopes)) for eqn in program.eqns]
         wanted = [one for one in found if one is not None]
@@ -202,12 +186,6 @@ class Rewriter:
         policy = _for_roles(decision.policy, roles[0], roles[1])
         with site(decision.path, decision.rule, decision.op):
             return [_apply(eqn, operands, policy, place.key)]
-
-
-class Wanted(NamedTuple):
-    """That something is to be replaced, and whether it needs noise."""
-
-    noise: bool
 
 
 def _for_roles(policy: Policy, lhs: Role, rhs: Role) -> Policy:

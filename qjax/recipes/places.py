@@ -1,0 +1,57 @@
+"""What the evaluation of a rewritten program and its constructs tell each other.
+
+A program holds constructs that hold programs: `rewrite` evaluates the first, `nested` the
+second, and each needs the other at run time. Here is what passes between them.
+"""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from qjax._typing import Key
+from qjax.recipes.roles import Role
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where in a program an equation stands.
+
+    Attributes:
+      scopes: The names that surround it.
+      key: Key of the noise there; None where there is none.
+      gradient: Whether it stands in the backward pass of a derivative taken inside.
+      backward: Whether it belongs to the backward rule of a `jax.custom_vjp`.
+    """
+
+    scopes: tuple[str, ...] = ()
+    key: Key | None = None
+    gradient: bool = False
+    backward: bool = False
+
+
+class Wanted(NamedTuple):
+    """That something is to be replaced, and whether it needs noise."""
+
+    noise: bool
+
+
+class Evaluator(Protocol):
+    """Evaluates programs with the chosen contractions replaced.
+
+    Attributes:
+      compiled: Rewritten calls of `jax.jit`, by the program they call.
+    """
+
+    compiled: dict[Hashable, Callable[..., Any]]
+
+    def run(
+        self, program: ClosedJaxpr, args: Sequence[Any], roles: Sequence[Role], place: Place
+    ) -> list[Any]:
+        """Evaluates a program that is called at `place`; `roles` says what `args` are."""
+        ...
+
+    def wants_in(self, program: Jaxpr, scopes: tuple[str, ...]) -> Wanted | None:
+        """What is to be replaced in a program; None where nothing is."""
+        ...
