@@ -171,3 +171,9 @@ def test_table_draws_are_unbiased():
     x = jnp.full(COUNT, -0.6)
     result = casting.cast(x, formats.NF4, rounding=Stochastic(), key=jax.random.key(4))
     assert abs(float(result.mean()) + 0.6) < 5 * 0.18 / np.sqrt(COUNT)
+
+
+def test_even_a_draw_of_zero_leaves_values_so_that_those_on_the_grid_never_move():
+    whole, zeros = jnp.array([0.0, 1.0, 7.0]), jnp.zeros(3, jnp.uint32)
+    assert jnp.array_equal(Stochastic()(whole, whole < 0, zeros), whole)
+    assert jnp.array_equal(Stochastic()(whole + 0.25, whole < 0, zeros), whole + 1)

@@ -1,59 +1,13 @@
-"""What is stored: a format, the tiles that share a scale, and the type of that scale.
+"""The named types, and the reading and writing of names. Stands above what it lists."""
 
-`QType` is to `Quantizer` what a dtype is to `astype`. How scales are found is not here
-(`qjax.calibration`), nor is rounding.
-"""
-
-import dataclasses
 import difflib
 import re
-from typing import Any
-
-import jax
 
 from qjax import formats
 from qjax.formats import Fixed, Format, PowerOfTwo
+from qjax.qtypes import _grammar
+from qjax.qtypes._qtype import QType
 from qjax.tiling import Tile
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class QType:
-    """The type of a quantized tensor. A scale is itself a quantized tensor, so this recurses.
-
-    Attributes:
-      format: The format of the elements.
-      tile: The elements that share one scale.
-      scale: The type of the scale, or None for none. Its own tile runs over the array of scales.
-      zero: The type of the zero point, or None for none.
-    """
-
-    format: Format
-    tile: Tile = dataclasses.field(default=Tile(), metadata={"static": True})
-    scale: "QType | None" = None
-    zero: "QType | None" = None
-
-    @property
-    def bits_per_element(self) -> Any:
-        """Bits of one element with its share of scales; a whole extent counts as endless."""
-        shared = sum(part.bits_per_element for part in (self.scale, self.zero) if part is not None)
-        return self.format.width + shared / self.tile.elements
-
-    @property
-    def name(self) -> str:
-        """The catalogue's name where there is one, else format, scale and tile."""
-        for name, qtype in NAMED.items():
-            if qtype == self:
-                return name
-        if self.scale is None:
-            return self.format.name
-        if self == block_float(self.format.width):
-            return f"bfp{self.format.width}"
-        extents = "x".join(
-            "all" if e is None else str(e) for e in (self.tile.contract, self.tile.keep)
-        )
-        return f"{self.format.name}:{self.scale.name}[{extents}]"
-
 
 MX_TILE = Tile(32, 1)
 E8M0 = QType(formats.E8M0FNU)
@@ -131,7 +85,16 @@ NAMED: dict[str, QType] = {
     "e5m2_tensor": E5M2_TENSOR,
     "e4m3fn_channel": E4M3FN_CHANNEL,
 }
-ALIASES = {"mxfp8_e4m3": "mxfp8", "int8_token": "int8_channel"}
+ALIASES = {
+    "mxfp8_e4m3": "mxfp8",
+    "int8_token": "int8_channel",
+    "mxfp8e5": "mxfp8_e5m2",
+    "mxfp8e4": "mxfp8",
+    "mxfp6e3": "mxfp6_e3m2",
+    "mxfp6e2": "mxfp6_e2m3",
+    "mxfp4e2": "mxfp4",
+    "mxint4": "int4:e8m0_t32",
+}
 
 
 def block_float(bits: int, block: int = 64) -> QType:
@@ -143,8 +106,26 @@ def block_float(bits: int, block: int = 64) -> QType:
     return QType(Fixed(0, bits - 1), Tile(block, 1), E8M0)
 
 
+def name_of(qtype: QType) -> str:
+    """Returns the shortest name that `parse` reads back."""
+    for name, member in NAMED.items():
+        if member == qtype:
+            return name
+    if qtype.scale is None:
+        return qtype.format.name
+    if qtype == block_float(qtype.format.width):
+        return f"bfp{qtype.format.width}"
+    return _grammar.name_of(qtype)
+
+
 def parse(name: str) -> QType:
     """Returns the type that `name` stands for; a format's name gives a type without scale.
+
+    Beside the catalogue's names it reads `bfpM` and the long form `format:scale[_zero][_tile]` of
+    TensorCast: "e2m1fnuz:e8m0_t32", "uint4:float32_uint4_t32", "int5:e8m0_t16s2o1" (subtiles of
+    two with one-bit offsets), "e4m3fn:float32_t128_t128" (two dimensions), and
+    "e2m1fn:multi_float32_e4m3fn_t16" (a scale of scales). `t0` is a whole channel; no tile at all
+    a whole tensor.
 
     Raises:
       ValueError: If no type and no format has that name; the message lists near names.
@@ -152,6 +133,8 @@ def parse(name: str) -> QType:
     text = ALIASES.get(name.strip().lower(), name.strip().lower())
     if text in NAMED:
         return NAMED[text]
+    if ":" in text:
+        return _grammar.parse(text)
     if match := re.fullmatch(r"bfp(\d+)", text):
         if not 2 <= int(match[1]) <= 24:
             raise ValueError(

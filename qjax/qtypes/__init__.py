@@ -1,0 +1,36 @@
+"""What is stored: types of quantized tensors, their catalogue and the reading of their names."""
+
+from qjax.qtypes._catalogue import BFP16 as BFP16
+from qjax.qtypes._catalogue import DEEPSEEK_1X128 as DEEPSEEK_1X128
+from qjax.qtypes._catalogue import DEEPSEEK_128X128 as DEEPSEEK_128X128
+from qjax.qtypes._catalogue import E4M3FN_CHANNEL as E4M3FN_CHANNEL
+from qjax.qtypes._catalogue import E4M3FN_TENSOR as E4M3FN_TENSOR
+from qjax.qtypes._catalogue import E5M2_CHANNEL as E5M2_CHANNEL
+from qjax.qtypes._catalogue import E5M2_TENSOR as E5M2_TENSOR
+from qjax.qtypes._catalogue import E8M0 as E8M0
+from qjax.qtypes._catalogue import FLOAT32_SCALE as FLOAT32_SCALE
+from qjax.qtypes._catalogue import INT4_CHANNEL as INT4_CHANNEL
+from qjax.qtypes._catalogue import INT4_GROUP128 as INT4_GROUP128
+from qjax.qtypes._catalogue import INT8_CHANNEL as INT8_CHANNEL
+from qjax.qtypes._catalogue import INT8_TENSOR as INT8_TENSOR
+from qjax.qtypes._catalogue import MX4 as MX4
+from qjax.qtypes._catalogue import MX6 as MX6
+from qjax.qtypes._catalogue import MX9 as MX9
+from qjax.qtypes._catalogue import MXFP4 as MXFP4
+from qjax.qtypes._catalogue import MXFP6_E2M3 as MXFP6_E2M3
+from qjax.qtypes._catalogue import MXFP6_E3M2 as MXFP6_E3M2
+from qjax.qtypes._catalogue import MXFP8 as MXFP8
+from qjax.qtypes._catalogue import MXFP8_E5M2 as MXFP8_E5M2
+from qjax.qtypes._catalogue import MXINT8 as MXINT8
+from qjax.qtypes._catalogue import NAMED as NAMED
+from qjax.qtypes._catalogue import NF4 as NF4
+from qjax.qtypes._catalogue import NF4_DOUBLE as NF4_DOUBLE
+from qjax.qtypes._catalogue import NVFP4 as NVFP4
+from qjax.qtypes._catalogue import UINT4_GROUP32 as UINT4_GROUP32
+from qjax.qtypes._catalogue import UINT8_CHANNEL as UINT8_CHANNEL
+from qjax.qtypes._catalogue import VS_QUANT as VS_QUANT
+from qjax.qtypes._catalogue import block_float as block_float
+from qjax.qtypes._catalogue import microexponents as microexponents
+from qjax.qtypes._catalogue import normalize as normalize
+from qjax.qtypes._catalogue import parse as parse
+from qjax.qtypes._qtype import QType as QType

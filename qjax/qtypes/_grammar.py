@@ -1,0 +1,124 @@
+"""The long form of type names, `format:scale[_zero][_tile]`, read and written.
+
+The grammar is TensorCast's; its table-lookup formats (`cb...`) are not part of it here, for tables
+are objects (`formats.Codebook`).
+"""
+
+import re
+
+from qjax import formats
+from qjax.formats import Float, Format, PowerOfTwo
+from qjax.qtypes._qtype import QType
+from qjax.tiling import Tile
+
+TILE = re.compile(r"t(\d+)(?:s(\d+))?(?:o(\d+))?(d-?\d+)?")
+SHAPE = "format:scale[_zero][_tile], for instance 'e2m1fnuz:e8m0_t32'"
+
+
+def parse(text: str) -> QType:
+    """Returns the type of a name in the long form.
+
+    Raises:
+      ValueError: If the name does not follow the grammar or its parts do not fit together.
+    """
+    number, _, rest = text.partition(":")
+    parts = rest.split("_")
+    multi = parts[0] == "multi"
+    parts = parts[1:] if multi else parts
+    tiles = [part for part in parts if TILE.fullmatch(part)]
+    specs = parts[: len(parts) - len(tiles)]
+    if not specs or parts[len(specs) :] != tiles or len(tiles) > 2 or len(specs) > 2:
+        raise _wrong(text, "has not one scale, then perhaps a zero point, then at most two tiles")
+    format, first = _number(number), _number(specs[0])
+    tile, subtile, offset = _tile(tiles, text)
+    if subtile is not None:
+        if offset is None or not isinstance(first, PowerOfTwo) or len(specs) > 1:
+            raise _wrong(text, "has subtiles, which need an offset (oN) and a power-of-two scale")
+        step = PowerOfTwo(offset, bias=(1 << offset) - 1, nan=False)
+        assert tile.contract is not None
+        inner = QType(step, Tile(tile.contract // subtile, 1), QType(first))
+        return QType(format, Tile(subtile, 1), inner)
+    if multi:
+        if len(specs) != 2:
+            raise _wrong(text, "has 'multi_' without two scales, the tensor's and the tile's")
+        return QType(format, tile, QType(_number(specs[1]), Tile(), QType(first)))
+    signed = getattr(format, "signed", True)
+    if signed == (len(specs) == 2):
+        need = "signed elements take none" if signed else "unsigned elements need one"
+        raise _wrong(text, f"has {len(specs) - 1} zero points, but {need}")
+    zero = None if signed else QType(_number(specs[1]))
+    return QType(format, tile, QType(first), zero)
+
+
+def name_of(qtype: QType) -> str:
+    """Returns the long form of a type, or its `repr` where the grammar has no words for it."""
+    scale, tile = qtype.scale, qtype.tile
+    assert scale is not None
+    number = _name(qtype.format)
+    if scale.scale is None:
+        zero = "" if qtype.zero is None else f"_{_name(qtype.zero.format)}"
+        return f"{number}:{_name(scale.format)}{zero}{_tile_name(tile)}"
+    outer = scale.scale
+    if outer.scale is None and scale.tile == Tile():
+        return f"{number}:multi_{_name(outer.format)}_{_name(scale.format)}{_tile_name(tile)}"
+    step = scale.format
+    if isinstance(step, PowerOfTwo) and not step.nan and tile.contract and scale.tile.contract:
+        whole = tile.contract * scale.tile.contract
+        suffix = f"t{whole}s{tile.contract}o{step.exponent_bits}"
+        return f"{number}:{_name(outer.format)}_{suffix}"
+    return repr(qtype)
+
+
+def _wrong(text: str, what: str) -> ValueError:
+    return ValueError(f"The type name {text!r} {what}. Write {SHAPE}.")
+
+
+def _number(text: str) -> Format:
+    """Reads a format as TensorCast does: a bias that is not written is `2**(X - 1) - 1`."""
+    if re.fullmatch(r"e[1-8]m0", text):
+        return PowerOfTwo(int(text[1]))
+    if match := re.fullmatch(r"e(\d)m(\d+)(fnuz|inuz)", text):
+        exponent = int(match[1])
+        bias = ((1 << exponent) >> 1) - 1
+        return Float(exponent, int(match[2]), family=match[3], bias=bias)
+    if text in ("e4m3", "e2m1", "e2m3", "e3m2"):
+        return Float(int(text[1]), int(text[3]))
+    return formats.parse(text)
+
+
+def _name(format: Format) -> str:
+    if isinstance(format, PowerOfTwo) and format == PowerOfTwo(format.exponent_bits):
+        return f"e{format.exponent_bits}m0"
+    if isinstance(format, Float) and format.family in ("fnuz", "inuz"):
+        plain = ((1 << format.exponent_bits) >> 1) - 1
+        bias = "" if format.bias == plain else f"b{format.bias}"
+        return f"e{format.exponent_bits}m{format.mantissa_bits}{bias}{format.family}"
+    if format == formats.E4M3:
+        return "e4m3"
+    return format.name
+
+
+def _tile(tiles: list[str], text: str) -> tuple[Tile, int | None, int | None]:
+    """Returns the tile, the size of subtiles and the bits of their offsets."""
+    if not tiles:
+        return Tile(), None, None
+    matches = [TILE.fullmatch(tile) for tile in tiles]
+    extents, subtile, offset = [], None, None
+    for match in matches:
+        assert match is not None
+        if match[4]:
+            raise _wrong(text, f"names a dimension ({match[4]}), which is the argument `axis` here")
+        extents.append(int(match[1]) or None)
+        subtile = int(match[2]) if match[2] else subtile
+        offset = int(match[3]) if match[3] else offset
+    whole = extents[0]
+    if subtile is not None and (whole is None or subtile < 1 or whole % subtile):
+        raise _wrong(text, f"has subtiles of {subtile} that do not divide its tile")
+    return Tile(whole, extents[1] if len(extents) > 1 else 1), subtile, offset
+
+
+def _tile_name(tile: Tile) -> str:
+    if tile == Tile():
+        return ""
+    first = f"_t{tile.contract or 0}"
+    return first if tile.keep == 1 else f"{first}_t{tile.keep or 0}"

@@ -1,0 +1,45 @@
+"""What is stored: a format, the tiles that share a scale, and the type of that scale.
+
+`QType` is to `Quantizer` what a dtype is to `astype`. How scales are found is not here
+(`qjax.calibration`), nor is rounding.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from qjax.formats import Format
+from qjax.tiling import Tile
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QType:
+    """The type of a quantized tensor. A scale is itself a quantized tensor, so this recurses.
+
+    Attributes:
+      format: The format of the elements.
+      tile: The elements that share one scale.
+      scale: The type of the scale, or None for none. Its own tile runs over the array of scales.
+      zero: The type of the zero point, or None for none.
+    """
+
+    format: Format
+    tile: Tile = dataclasses.field(default=Tile(), metadata={"static": True})
+    scale: "QType | None" = None
+    zero: "QType | None" = None
+
+    @property
+    def bits_per_element(self) -> Any:
+        """Bits of one element with its share of scales; a whole extent counts as endless."""
+        shared = sum(part.bits_per_element for part in (self.scale, self.zero) if part is not None)
+        return self.format.width + shared / self.tile.elements
+
+    @property
+    def name(self) -> str:
+        """The catalogue's name where there is one, else the long form of `parse`."""
+        # The catalogue stands above this class and is asked only when a name is wanted.
+        from qjax.qtypes._catalogue import name_of
+
+        return name_of(self)
