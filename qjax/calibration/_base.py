@@ -87,9 +87,10 @@ def largest(view: Array, axes: tuple[int, ...]) -> Array:
         return size
     last = view.ndim - 1
     width = view.shape[last] if view.ndim else 0
-    if last in axes and width % LANES == 0 and width > LANES:
+    parts = 2 if width <= 4 * LANES else 4
+    if last in axes and width % parts == 0 and width >= parts * LANES:
         # A processor takes maxima of whole vectors faster than within one. The barrier keeps the
         # compiler from joining both steps again.
-        lanes = jnp.max(size.reshape(*view.shape[:-1], width // LANES, LANES), axis=-2)
+        lanes = jnp.max(size.reshape(*view.shape[:-1], parts, width // parts), axis=-2)
         size = jax.lax.optimization_barrier(lanes)
     return jnp.max(size, axis=axes, keepdims=True, initial=0)
