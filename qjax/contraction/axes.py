@@ -59,15 +59,19 @@ class Labelling:
 
     def leg(self, leg: Leg) -> tuple[OperandAxes, OperandAxes]:
         """Axes of both operands of a leg, in the order of the fields of `Gemm`."""
-        first, second, result = {
-            "fwd": (self.lhs, self.rhs, self.out),
-            "dlhs": (self.out, self.rhs, self.lhs),
-            "drhs": (self.lhs, self.out, self.rhs),
-        }[leg]
+        first, second, result = self.roles(leg)
         return (
             _roles(first, second, result, self.apart),
             _roles(second, first, result, self.apart),
         )
+
+    def roles(self, leg: Leg) -> tuple[Labels, Labels, Labels]:
+        """Labels of both operands and of the result of a leg."""
+        return {
+            "fwd": (self.lhs, self.rhs, self.out),
+            "dlhs": (self.out, self.rhs, self.lhs),
+            "drhs": (self.lhs, self.out, self.rhs),
+        }[leg]
 
     def flops(self, lhs_shape: Sequence[int], rhs_shape: Sequence[int]) -> int:
         """Multiplications and additions of one leg: the same for all three."""

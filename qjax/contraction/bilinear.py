@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from qjax._typing import Array, DTypeLike, Key, PyTree
 from qjax.contraction.axes import Axes
-from qjax.contraction.policy import LEGS, Gemm, Leg, Policy
+from qjax.contraction.execution import REFERENCE, execute, plan, role_key
+from qjax.contraction.policy import Gemm, Leg, Policy
 
 
 class Operation(Protocol):
@@ -73,23 +74,27 @@ def _forward(op, static, lhs, rhs, extra, numbers, key):
         return op(lhs, rhs, *extra), residuals
     wide = _wide(lhs, rhs)
     labels = op.labels(lhs.ndim, rhs.ndim)
-    first, second = _quantized(labels, "fwd", policy.fwd, (lhs, rhs), key, wide)
-    out = op.accumulate(wide)(first, second, *extra)
+    way = plan(policy.implementation, policy.fwd, labels, "fwd", (lhs.shape, rhs.shape), wide)
+    if way is REFERENCE:
+        first, second = _quantized(labels, "fwd", policy.fwd, (lhs, rhs), key, wide)
+        out = op.accumulate(wide)(first, second, *extra)
+    else:
+        out = execute(way, labels, "fwd", policy.fwd, (lhs, rhs), key)
     return out.astype(jax.eval_shape(op, lhs, rhs, *extra).dtype), residuals
 
 
 def _backward(op, static, residuals, cotangent):
     lhs, rhs, extra, numbers, key = residuals
     policy = _merge(static, numbers)
-    dlhs = _transpose(op, "dlhs", policy.dlhs, lhs, rhs, extra, cotangent, key)
-    drhs = _transpose(op, "drhs", policy.drhs, lhs, rhs, extra, cotangent, key)
+    dlhs = _transpose(op, "dlhs", policy, lhs, rhs, extra, cotangent, key)
+    drhs = _transpose(op, "drhs", policy, lhs, rhs, extra, cotangent, key)
     return dlhs, drhs, None, None, None
 
 
 def _transpose(
     op: Operation,
     leg: Leg,
-    gemm: Gemm,
+    policy: Policy,
     lhs: Array,
     rhs: Array,
     extra: tuple[Array, ...],
@@ -97,6 +102,7 @@ def _transpose(
     key: Key | None,
 ) -> Array:
     left = leg == "dlhs"
+    gemm = policy.dlhs if left else policy.drhs
     primal = lhs if left else rhs
     dtype = primal.dtype
     if not gemm.is_identity:
@@ -105,6 +111,9 @@ def _transpose(
         wide = _wide(lhs, rhs)
         labels = op.labels(lhs.ndim, rhs.ndim)
         pair = (cotangent, rhs) if left else (lhs, cotangent)
+        way = plan(policy.implementation, gemm, labels, leg, (lhs.shape, rhs.shape), wide)
+        if way is not REFERENCE:
+            return execute(way, labels, leg, gemm, pair, key).astype(primal.dtype)
         first, second = _quantized(labels, leg, gemm, pair, key, wide)
         lhs, rhs, cotangent = (lhs, second, first) if left else (first, rhs, second)
         op, dtype = op.accumulate(wide), wide
@@ -133,13 +142,7 @@ def _quantized(
         if quantizer is None:
             out.append(x.astype(dtype))
             continue
-        if key is None and quantizer.stochastic:
-            raise ValueError(
-                f"The policy rounds an operand of `{leg}` stochastically, but no key came. "
-                "Pass `key=` to the operation, or `rngs={'quant': key}` to a module's `apply`."
-            )
-        # The role decides the noise: no two of the six operands share theirs.
-        noise = None if key is None else jax.random.fold_in(key, 2 * LEGS.index(leg) + n)
+        noise = role_key(key, leg, n, quantizer)
         out.append(
             quantizer.cast(x, contract=axes.contract, batch=axes.batch, key=noise, dtype=dtype)
         )

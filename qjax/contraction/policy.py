@@ -17,6 +17,7 @@ from qjax.qtypes import QType
 from qjax.quantizer import Quantizer
 
 Leg = Literal["fwd", "dlhs", "drhs"]
+Implementation = Literal["reference", "bfloat16", "xla"] | None
 LEGS: tuple[Leg, ...] = ("fwd", "dlhs", "drhs")
 
 # What the two operands of each leg are. The order is that of the fields of `Gemm`.
@@ -90,13 +91,25 @@ class Policy:
       dlhs: The gradient of `lhs`: cotangent . rhs.
       drhs: The gradient of `rhs`: lhs . cotangent. Where one operand is a weight, the
         layers of Flax make it the rhs, so this is the gradient of the weight.
+      implementation: How products are carried out: "reference" (None) in float32;
+        "bfloat16" on bfloat16 operands where these hold every value; "xla" on operands in
+        their own dtype (int8, float8) where XLA has such products, else as "bfloat16". Only
+        the rounding of the float32 sums differs. `contraction.execution` says more.
     """
 
     fwd: Gemm = Gemm()
     dlhs: Gemm = Gemm()
     drhs: Gemm = Gemm()
+    implementation: Implementation = dataclasses.field(
+        default=None, kw_only=True, metadata={"static": True}
+    )
 
     def __post_init__(self):
+        if self.implementation not in (None, "reference", "bfloat16", "xla"):
+            raise ValueError(
+                "`Policy.implementation` must be None, 'reference', 'bfloat16' or 'xla', but "
+                f"{self.implementation!r} came. None is the reference, in float32."
+            )
         for leg in LEGS:
             _refuse_plain(f"`Policy.{leg}`", getattr(self, leg), "Gemm", "Gemm(lhs=..., rhs=...)")
 

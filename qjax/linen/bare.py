@@ -14,6 +14,7 @@ import numpy as np
 
 from qjax.linen.seams import Choice
 from qjax.recipes.rewrite import Decision, rewrite
+from qjax.recipes.roles import Role
 
 # By layer and method: what its contraction is called in rules.
 _BARE: dict[tuple[type[nn.Module], str], str] = {
@@ -48,6 +49,9 @@ def call_rewritten(
     alone = module.clone(parent=None)
     leaves, tree = jax.tree.flatten((module.variables, args, kwargs))
     moving = [isinstance(x, jax.Array | np.ndarray) for x in leaves]
+    # `jnp.einsum` may exchange its operands: what comes from the variables is the weight.
+    held = len(jax.tree.leaves(module.variables))
+    roles = [Role.WEIGHT if n < held else Role.ACTIVATION for n, m in enumerate(moving) if m]
     decision = Decision(choice.policy, choice.path, choice.rule, op)
 
     def call(arrays: list[Any]) -> Any:
@@ -59,6 +63,7 @@ def call_rewritten(
     token = _inside.set(True)
     try:
         rewritten = rewrite(call, lambda op, scopes: decision)
-        return rewritten([x for x, moves in zip(leaves, moving) if moves], key=choice.key)
+        arrays = [x for x, moves in zip(leaves, moving) if moves]
+        return rewritten(arrays, key=choice.key, roles=roles)
     finally:
         _inside.reset(token)

@@ -87,6 +87,24 @@ class Quantizer:
         dtype = jnp.dtype(x.dtype)
         return self._run(_encode, x, self._checked(key), self._stateless(), layout, dtype)
 
+    def units(
+        self,
+        x: Array,
+        *,
+        contract: Axes = (-1,),
+        batch: Axes = (),
+        key: Key | None = None,
+        dtype: DTypeLike = jnp.float32,
+    ) -> tuple[Array, Array | None]:
+        """Returns the values that `cast` gives before their scale, and the scales.
+
+        Arguments and errors are those of `cast`; `dtype` is that of the values. The scales are
+        float32, one per tile, or None where the type has none.
+        """
+        layout = self._layout(x, contract, batch, "cast")
+        dtype = jnp.dtype(dtype)
+        return self._run(_units, x, self._checked(key), self._stateless(), layout, dtype)
+
     def init(self, shape: Shape, *, contract: Axes = (-1,), batch: Axes = ()) -> Any:
         """Returns the first state of the calibration for arrays of `shape`; `()` if stateless."""
         layout = tiling.resolve(shape, self.qtype.tile, contract, batch)
@@ -222,6 +240,16 @@ def _cast(
         return _plain(quantizer, x, key).astype(dtype), state
     values, _, _, state = quantizer.tiles(x, layout, key, state, relative=False)
     return values.astype(dtype), state
+
+
+def _units(
+    quantizer: Quantizer, x: Array, key: Any, state: Any, layout: Layout, dtype: Any
+) -> tuple[Array, Array | None]:
+    if quantizer.qtype.scale is None:
+        return _plain(quantizer, x, key).astype(dtype), None
+    values, scale, _, _ = quantizer.tiles(x, layout, key, state, relative=True)
+    assert scale is not None
+    return values.astype(dtype), scale.decode(jnp.float32)
 
 
 def _encode(

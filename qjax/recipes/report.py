@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from qjax._typing import Shape
+from qjax.contraction.execution import plan
 from qjax.contraction.policy import LEGS, OPERANDS
 from qjax.contraction.record import Contraction, Heard, listen
 from qjax.recipes.rules import Recipe, Rule
@@ -38,7 +39,8 @@ class Row:
         where an operand is not quantized.
       bits: Stored bits per element of the six operands, scales included; None where an
         operand is not quantized.
-      how: "emulated", "native", or "as is" where nothing is quantized.
+      how: "emulated", "bfloat16 products", "native int8" ... (see `contraction.execution`),
+        one after another where the legs differ; "as is" where nothing is quantized.
       why: The rule or reason that decided.
       missed: Whether a rule asked for quantization that did not happen.
     """
@@ -199,9 +201,20 @@ def _quantized_row(found: Found, known: Contraction) -> Row:
         flops=found.times * known.labels.flops(*known.shapes),
         formats=tuple(FLOAT if q is None else q.qtype.name for q in quantizers),
         bits=tuple(None if q is None else q.qtype.bits_per_element for q in quantizers),
-        how="emulated",
+        how=_how(known),
         why=f"rule {known.rule!r}" if known.rule else "policy given in the code",
     )
+
+
+def _how(known: Contraction) -> str:
+    """How the legs are carried out, where they are quantized at all."""
+    legs = {leg: getattr(known.policy, leg) for leg in LEGS}
+    ways = [
+        str(plan(known.policy.implementation, gemm, known.labels, leg, known.shapes))
+        for leg, gemm in legs.items()
+        if not gemm.is_identity
+    ]
+    return " / ".join(dict.fromkeys(ways))
 
 
 def _region(path: str, heard: Heard) -> tuple[str, str, Recipe | None]:

@@ -1,0 +1,175 @@
+"""The nnx door: seams by paths, no forward pass, shared arrays, and nnx's own transformations."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+
+import qjax
+
+MXFP8 = qjax.Policy.all(qjax.Quantizer("mxfp8"))
+TOKENS = jnp.arange(6)[None]
+
+
+class Block(nnx.Module):
+    def __init__(self, rngs):
+        self.norm = nnx.LayerNorm(16, rngs=rngs)
+        self.attn = nnx.MultiHeadAttention(2, 16, decode=False, rngs=rngs)
+        self.up = nnx.Linear(16, 32, rngs=rngs)
+        self.down = nnx.Linear(32, 16, rngs=rngs)
+
+    def __call__(self, x):
+        x = x + self.attn(self.norm(x))
+        return x + self.down(jax.nn.relu(self.up(x)))
+
+
+class Model(nnx.Module):
+    def __init__(self, rngs):
+        self.tokens = nnx.Embed(11, 16, rngs=rngs)
+        self.blocks = nnx.List([Block(rngs) for _ in range(2)])
+        self.mix = nnx.Einsum("...c,cd->...d", (16, 16), rngs=rngs)
+        self.lora = nnx.LoRA(16, 2, 16, base_module=nnx.Linear(16, 16, rngs=rngs), rngs=rngs)
+        self.rnn = nnx.RNN(nnx.OptimizedLSTMCell(16, 16, rngs=rngs), rngs=rngs)
+        self.head = nnx.Linear(16, 11, rngs=rngs)
+
+    def __call__(self, tokens):
+        x = self.tokens(tokens)
+        for block in self.blocks:
+            x = block(x)
+        x = self.rnn(self.lora(self.mix(x)))
+        return self.head(x) + self.tokens.attend(x)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model(nnx.Rngs(0))
+
+
+def loss(model):
+    return jnp.square(model(TOKENS)).sum()
+
+
+value_and_grad = nnx.jit(nnx.value_and_grad(loss))
+
+
+def test_every_layer_is_quantized_by_its_path_and_the_head_is_not(model):
+    report = qjax.report(qjax.quantize(model, "mxfp8"), TOKENS, strict=True)
+    quantized = {row.path: row.quantized for row in report.rows}
+    inside = [
+        "attn/query",
+        "attn/key",
+        "attn/value",
+        "attn/qk",
+        "attn/av",
+        "attn/out",
+        "up",
+        "down",
+    ]
+    expected = {f"blocks/{i}/{name}" for i in range(2) for name in inside}
+    expected |= {"mix", "lora", "lora/base_module", "rnn/cell/dense_i", "rnn/cell/dense_h"}
+    assert {path for path, yes in quantized.items() if yes} - {"tokens"} == expected
+    assert quantized["head"] is False
+
+
+def test_the_given_module_stays_as_it_is_and_shares_its_arrays(model):
+    before = value_and_grad(model)
+    quantized = qjax.quantize(model, "mxfp4_rne")
+    assert quantized is not model
+    pairs = zip(jax.tree.leaves(nnx.state(model)), jax.tree.leaves(nnx.state(quantized)))
+    assert all(one is other for one, other in pairs)
+    assert not jnp.array_equal(value_and_grad(quantized)[0], before[0])
+    chex.assert_trees_all_equal(value_and_grad(model), before)
+
+
+def test_quantizing_runs_no_forward_pass():
+    class Silent(nnx.Module):
+        def __init__(self):
+            self.linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            raise AssertionError("a forward pass was run")
+
+    assert isinstance(qjax.quantize(Silent(), "mxfp8"), Silent)
+
+
+def test_split_merge_jit_and_the_optimizer_compose(model):
+    quantized = qjax.quantize(model, "mxfp8")
+    graph, state = nnx.split(quantized)
+    chex.assert_trees_all_equal(nnx.jit(loss)(nnx.merge(graph, state)), nnx.jit(loss)(quantized))
+    assert hash(graph) == hash(nnx.split(qjax.quantize(model, "mxfp8"))[0])
+    optimizer = nnx.Optimizer(quantized, optax.sgd(1e-3), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        value, grads = nnx.value_and_grad(loss)(model)
+        optimizer.update(model, grads)
+        return value
+
+    first, second = step(quantized, optimizer), step(quantized, optimizer)
+    assert second < first
+
+
+def test_stochastic_layers_draw_from_streams_of_their_own(model):
+    with pytest.raises(ValueError, match=r"rngs=nnx.Rngs\(quant=0\)"):
+        qjax.quantize(model, "mxfp4")
+    quantized = qjax.quantize(model, "mxfp4", rngs=nnx.Rngs(quant=0))
+    again = qjax.quantize(model, "mxfp4", rngs=0)
+    first, second = value_and_grad(quantized)[1], value_and_grad(quantized)[1]
+    kernel = lambda grads: grads["blocks"][0]["up"]["kernel"][...]  # noqa: E731
+    assert not jnp.array_equal(kernel(first), kernel(second))
+    chex.assert_tree_all_finite(kernel(value_and_grad(again)[1]))
+
+
+@pytest.mark.parametrize("float_first", [True, False])
+def test_float_and_quantized_never_affect_each_other(model, float_first):
+    quantized = qjax.quantize(model, "mxfp4_rne")
+    run = nnx.jit(lambda m, t: m(t))
+    tokens = TOKENS[:, : 4 + float_first]
+    order = [model, quantized] if float_first else [quantized, model]
+    out = {id(m): run(m, tokens) for m in order}
+    chex.assert_trees_all_equal(out[id(model)], run(nnx.clone(model), tokens))
+    assert jnp.abs(out[id(model)] - out[id(quantized)]).max() > 1e-3
+
+
+def test_the_three_doors_agree_bit_for_bit():
+    """The same layers, with the same parameters, through linen, nnx and as a function."""
+    x = jax.random.normal(jax.random.key(0), (2, 5, 32))
+
+    class Linen(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Dense(64, name="up")(x))
+            x = nn.Einsum((64, 32), "...d,df->...f", name="down")(x)
+            x = nn.Conv(32, (3,), name="conv")(x)
+            return nn.MultiHeadDotProductAttention(2, name="attn")(x)
+
+    class Nnx(nnx.Module):
+        def __init__(self, rngs):
+            self.up = nnx.Linear(32, 64, rngs=rngs)
+            self.down = nnx.Einsum("...d,df->...f", (64, 32), (32,), rngs=rngs)
+            self.conv = nnx.Conv(32, 32, (3,), rngs=rngs)
+            self.attn = nnx.MultiHeadAttention(2, 32, decode=False, rngs=rngs)
+
+        def __call__(self, x):
+            return self.attn(self.conv(self.down(nnx.relu(self.up(x)))))
+
+    def loss(y):
+        return jnp.cos(y).sum()
+
+    linen = qjax.quantize(Linen(), MXFP8)
+    variables = linen.init(jax.random.key(0), x)
+    by_linen = jax.jit(jax.value_and_grad(lambda v: loss(linen.apply(v, x))))(variables)
+    apply = qjax.quantize(Linen().apply, MXFP8)
+    by_function = jax.jit(jax.value_and_grad(lambda v: loss(apply(v, x))))(variables)
+    chex.assert_trees_all_equal(by_linen, by_function)
+
+    module = Nnx(nnx.Rngs(0))
+    for name, layer in variables["params"].items():
+        nnx.update(getattr(module, name), layer)
+    by_nnx = nnx.jit(nnx.value_and_grad(lambda m: loss(m(x))))(qjax.quantize(module, MXFP8))
+    chex.assert_trees_all_equal(by_nnx[0], by_linen[0])
+    grads = nnx.to_pure_dict(by_nnx[1])
+    chex.assert_trees_all_equal(dict(grads), by_linen[1]["params"])
