@@ -192,8 +192,11 @@ def _is_product(labels: Any, leg: Leg) -> bool:
 def _is_matrix(labels: Labelling, leg: Leg, shapes: tuple[Shape, Shape]) -> bool:
     """Whether a product is large enough to gain from narrow operands.
 
-    XLA's CPU has no bfloat16 product of vectors, and finds out when it is too late.
+    XLA's CPU has no bfloat16 products of vectors and not all batched ones, and finds out when
+    it is too late.
     """
+    if any(label in labels.rhs and label in labels.out for label in labels.lhs):
+        return False
     sizes = dict(zip(labels.lhs, shapes[0])) | dict(zip(labels.rhs, shapes[1]))
     first, second, result = labels.roles(leg)
     groups = [
