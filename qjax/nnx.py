@@ -10,6 +10,7 @@ only read their parameters. No forward pass is run.
 import contextlib
 import dataclasses
 import functools
+import types
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -147,11 +148,12 @@ def quantize(
     Raises:
       ValueError: If a rule rounds stochastically and `rngs` is None, or if no rule matches.
     """
-    clone = nnx.clone(module)
+    clone: Any = nnx.clone(module)
     matching = Matching(recipe)
+    key = _base_key(rngs)
     layers = [("/".join(map(str, path)), one) for path, one in nnx.iter_modules(clone)]
     for path, layer in sorted(layers, key=lambda pair: pair[0]):
-        _fill(layer, path, matching, _base_key(rngs))
+        _fill(layer, path, matching, key)
     matching.tell(stacklevel=4)
     clone.__qjax_recipe__ = nnx.static(recipe)
     return clone
@@ -188,6 +190,7 @@ def _base_key(rngs: nnx.Rngs | Key | int | None) -> Key | None:
 
 def _fill(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
     """Makes one layer compute by the rules; other modules are left alone."""
+    bare: Any = layer
     for kind, (attribute, op) in _SEAMS.items():
         if isinstance(layer, kind):
             own = getattr(layer, attribute)
@@ -204,12 +207,12 @@ def _fill(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
     for kind, (methods, op) in _BARE.items():
         if isinstance(layer, kind):
             rule = matching.rule(path, op)
-            layer.__class__ = getattr(layer, "__qjax_base__", type(layer))
+            bare.__class__ = getattr(layer, "__qjax_base__", type(layer))
             if rule is not None:
                 decision = Decision(rule.policy, path, str(rule), op)
-                layer.__class__ = _derived(type(layer), methods)
-                layer.__qjax__ = decision
-                layer.__qjax_key__ = nnx.data(_stream(path, key, rule.policy))
+                bare.__class__ = _derived(type(bare), methods)
+                bare.__qjax__ = decision
+                bare.__qjax_key__ = nnx.data(_stream(path, key, rule.policy))
 
 
 def _fill_attention(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
@@ -249,13 +252,12 @@ def _stream(path: str, key: Key | None, policy: Policy) -> nnx.RngStream | None:
 @functools.lru_cache(maxsize=256)
 def _derived(kind: type[nnx.Module], methods: tuple[str, ...]) -> type[nnx.Module]:
     """The class of a layer without a seam, with `methods` rewritten when they are called."""
-
     names: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
     names["__qjax_base__"] = kind
     if issubclass(kind, nnx.LoRA):
         # What it wraps is a layer of its own, with a state of its own: it stays outside.
         names |= {"_low_rank": _low_rank, "__call__": _lora_call}
-    kind = type(kind)(kind.__name__, (kind,), names)
+    kind = types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(names))
 
     def rewritten(name: str) -> Callable[..., Any]:
         original = getattr(kind, name)

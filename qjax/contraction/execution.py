@@ -91,7 +91,7 @@ def plan(
 
 def execute(
     plan: Plan,
-    labels: Labelling,
+    labels: Any,
     leg: Leg,
     gemm: Gemm,
     operands: tuple[Array, Array],
@@ -99,7 +99,8 @@ def execute(
 ) -> Array:
     """The product of a leg, in float32, with the axes of the leg's result."""
     first, second, result = labels.roles(leg)
-    values, scales = [], []
+    values: list[Array] = []
+    scales: list[Array | None] = []
     for n, (x, axes) in enumerate(zip(operands, labels.leg(leg), strict=True)):
         quantizer = (gemm.lhs, gemm.rhs)[n]
         assert quantizer is not None
@@ -108,7 +109,7 @@ def execute(
         values.append(value)
         scales.append(scale)
     total = jnp.int32 if plan.kind == "int8" else jnp.float32
-    out = _product(first, second, result, *values, total).astype(jnp.float32)
+    out = _product(first, second, result, values[0], values[1], total).astype(jnp.float32)
     for own, scale in zip((first, second), scales):
         out = out if scale is None else out * _along(own, result, scale)
     return out
