@@ -266,7 +266,7 @@ def _derived(kind: type[nnx.Module], methods: tuple[str, ...]) -> type[nnx.Modul
         def method(self: Any, *arrays: Array, **kwargs: Any) -> Any:
             decision, stream = self.__qjax__, self.__qjax_key__
             key = None if stream is None else stream()
-            call = rewrite(functools.partial(original, self, **kwargs), lambda op, _: decision)
+            call = rewrite(functools.partial(original, self, **kwargs), lambda op, scopes: decision)
             return call(*arrays, key=key)
 
         return method

@@ -208,10 +208,10 @@ def _quantized_row(found: Found, known: Contraction) -> Row:
 
 def _how(known: Contraction) -> str:
     """How the legs are carried out, where they are quantized at all."""
-    legs = {leg: getattr(known.policy, leg) for leg in LEGS}
+    asked = [(leg, getattr(known.policy, leg)) for leg in LEGS]
     ways = [
         str(plan(known.policy.implementation, gemm, known.labels, leg, known.shapes))
-        for leg, gemm in legs.items()
+        for leg, gemm in asked
         if not gemm.is_identity
     ]
     return " / ".join(dict.fromkeys(ways))
