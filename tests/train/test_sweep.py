@@ -1,7 +1,6 @@
 """A sweep trains many formats in one program, and each as if it had trained alone."""
 
 import dataclasses
-import time
 
 import jax
 import numpy as np
@@ -126,17 +125,3 @@ def test_a_table_reads_back_what_was_written(tmp_path):
     back = train.read_table(tmp_path / "t.csv")
     assert back[0] == {**rows[0], "e": ""}
     assert back[1] == {"a": -3, "b": "", "c": "", "d": "", "e": 1e-30}
-
-
-@pytest.mark.benchmark
-def test_64_formats_in_one_program_beat_64_runs():
-    trials = [train.Trial(recipe=mx(e, m), rate=0.3) for e in range(1, 9) for m in range(8)]
-    began = time.perf_counter()
-    rows = train.sweep(trials, make_step, Symbols(), steps=100, held_out=HELD_OUT)
-    together = time.perf_counter() - began
-    began = time.perf_counter()
-    for trial, row in zip(trials[::8], rows[::8]):
-        assert row["loss"] == pytest.approx(np.mean(alone(trial, 100)), rel=1e-3)
-    apart = 8 * (time.perf_counter() - began)
-    print(f"64 formats: {together:.1f} s together, {apart:.1f} s apart, {apart / together:.1f}x")
-    assert apart > 5 * together
