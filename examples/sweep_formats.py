@@ -45,9 +45,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--widths",
         type=int,
         nargs="+",
-        default=[32, 64],
+        default=[16, 32],
         metavar="W",
-        help="model sizes: features of the residual stream (counts; default: 32 64)",
+        help="model sizes: features of the residual stream (counts; default: 16 32)",
     )
     add("--layers", type=int, default=1, help="transformer blocks (count; default: 1)")
     add("--steps", type=int, default=250, help="training steps (count; default: 250)")
