@@ -19,6 +19,7 @@ import numpy as np
 from scaling.capacity import gmse_of_format
 from scaling.findings import Finding
 from scaling.laws import Law, get
+from scaling.tables import reading
 from scaling.tables.columns import (
     as_floats,
     converted,
@@ -122,18 +123,25 @@ class Dataset:
         self.dropped = (*self.dropped, *named)
 
     @staticmethod
-    def read(path: str | os.PathLike, **options: Any) -> "Dataset":
-        """Reads CSV, TSV, JSON, JSONL or Parquet by the file's suffix; see ``reading.read``."""
-        from scaling.tables.reading import read
+    def read(path: str | os.PathLike, *, kind: str | None = None, **options: Any) -> "Dataset":
+        """Reads a table from a file.
 
-        return read(path, **options)
+        Args:
+            path: the file.
+            kind: "csv", "tsv", "json", "jsonl" or "parquet"; by the file's suffix where not given.
+            **options: ``map``, ``derive`` and ``on_bad``, as above.
+
+        Raises:
+            ValueError: the file is missing, empty or not what ``kind`` says, or has bad rows.
+            ImportError: pandas is not installed.
+        """
+        frame, lines = reading.read(path, kind)
+        return Dataset(frame, lines=lines, source=str(path), **options)
 
     @staticmethod
     def read_csv(path: str | os.PathLike, **options: Any) -> "Dataset":
-        """Reads a CSV file; see ``reading.read`` for the options."""
-        from scaling.tables.reading import read
-
-        return read(path, kind="csv", **options)
+        """Reads a CSV file; options and errors as for ``read``."""
+        return Dataset.read(path, kind="csv", **options)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -238,6 +246,7 @@ class Dataset:
 
     def check(self, law: str | Law) -> list[Finding]:
         """Judges the design for ``law`` before a fit; see ``scaling.tables.design``."""
+        # Judging a design needs the fit's coordinates, which need tables: only when asked.
         from scaling.tables.design import check
 
         return check(self, law)

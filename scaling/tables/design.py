@@ -4,6 +4,8 @@ What a table cannot tell apart no optimizer can; these checks say so first, in s
 identifiability of single parameters comes from the Jacobian at the best seed, before any polish.
 """
 
+from typing import Protocol
+
 import numpy as np
 
 from scaling.findings import Finding
@@ -11,7 +13,6 @@ from scaling.fitting.coordinates import Coordinates
 from scaling.fitting.objectives import Objective
 from scaling.fitting.seeding import seeds
 from scaling.laws import Law, get
-from scaling.tables.dataset import Dataset
 from scaling.uncertainty.covariance import covariance
 
 #: Variance inflation above which a predictor is called collinear with the others.
@@ -24,7 +25,25 @@ _SINGULAR = 1e8
 _PLAUSIBLE = {"N": 1e4, "D": 1e5, "C": 1e10}
 
 
-def check(ds: Dataset, law: str | Law) -> list[Finding]:
+class Table(Protocol):
+    """What a judgement needs of a ``Dataset``."""
+
+    lines: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def __getitem__(self, name: str) -> np.ndarray: ...
+
+    def complete(self, law: Law) -> "Table": ...
+
+    def predictors(self, law: Law) -> dict[str, np.ndarray]: ...
+
+    def target(self, law: Law) -> np.ndarray: ...
+
+
+def check(ds: Table, law: str | Law) -> list[Finding]:
     """Judges the table for a law.
 
     Args:
@@ -49,7 +68,7 @@ def check(ds: Dataset, law: str | Law) -> list[Finding]:
     return sorted(found, key=lambda f: ("error", "warning", "info").index(f.severity))
 
 
-def axes(ds: Dataset, law: Law) -> dict[str, np.ndarray]:
+def axes(ds: Table, law: Law) -> dict[str, np.ndarray]:
     """Returns the numeric predictors on the scales on which laws see them."""
     out = {}
     for name, values in ds.predictors(law).items():
@@ -61,7 +80,7 @@ def axes(ds: Dataset, law: Law) -> dict[str, np.ndarray]:
     return out
 
 
-def levels(ds: Dataset, law: Law) -> list[Finding]:
+def levels(ds: Table, law: Law) -> list[Finding]:
     """Finds predictors with too few distinct values for the parameters that act on them."""
     found = []
     shifted = {
@@ -88,7 +107,7 @@ def levels(ds: Dataset, law: Law) -> list[Finding]:
     return found
 
 
-def constants(ds: Dataset, coords: Coordinates, objective: Objective) -> list[Finding]:
+def constants(ds: Table, coords: Coordinates, objective: Objective) -> list[Finding]:
     """Finds predictors that never vary although a fitted parameter needs them to.
 
     A constant predictor is harmless where its effect is only a factor (one block size for Sun's
@@ -112,7 +131,7 @@ def constants(ds: Dataset, coords: Coordinates, objective: Objective) -> list[Fi
     ]
 
 
-def collinearity(ds: Dataset, law: Law) -> list[Finding]:
+def collinearity(ds: Table, law: Law) -> list[Finding]:
     """Finds predictors that the other predictors explain almost entirely."""
     columns = {k: v for k, v in axes(ds, law).items() if np.ptp(v) > 1e-9}
     names = list(columns)
@@ -141,7 +160,7 @@ def collinearity(ds: Dataset, law: Law) -> list[Finding]:
     ]
 
 
-def repeats(ds: Dataset, law: Law) -> list[Finding]:
+def repeats(ds: Table, law: Law) -> list[Finding]:
     """Finds rows that agree in every predictor and in the target."""
     columns = [*ds.predictors(law).values(), ds.target(law)]
     keys = list(zip(*[c.tolist() for c in columns]))
@@ -165,7 +184,7 @@ def repeats(ds: Dataset, law: Law) -> list[Finding]:
     ]
 
 
-def units(ds: Dataset, law: Law) -> list[Finding]:
+def units(ds: Table, law: Law) -> list[Finding]:
     """Finds predictors that look as if they were written in thousands, millions or billions."""
     found = []
     for name in law.predictors:
@@ -197,7 +216,7 @@ def units(ds: Dataset, law: Law) -> list[Finding]:
     return found
 
 
-def schedules(ds: Dataset) -> list[Finding]:
+def schedules(ds: Table) -> list[Finding]:
     """Finds tables that mix schedules, or finished with unfinished runs."""
     found = []
     if "schedule" in ds and len(kinds := np.unique(ds["schedule"])) > 1:
@@ -219,7 +238,7 @@ def schedules(ds: Dataset) -> list[Finding]:
     ]
 
 
-def deltas(ds: Dataset) -> list[Finding]:
+def deltas(ds: Table) -> list[Finding]:
     """Finds degradations that have no logarithm."""
     values = np.asarray(ds["delta"], float)
     bad = np.flatnonzero(values <= 0)
@@ -238,7 +257,7 @@ def deltas(ds: Dataset) -> list[Finding]:
     ]
 
 
-def identifiability(ds: Dataset, law: Law) -> list[Finding]:
+def identifiability(ds: Table, law: Law) -> list[Finding]:
     """Finds directions of the parameters that the rows do not determine, at the best seed."""
     coords = Coordinates(law=law, x=ds.predictors(law), y=ds.target(law))
     if len(ds) <= len(coords.free):

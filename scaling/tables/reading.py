@@ -9,8 +9,6 @@ import os
 import pathlib
 from typing import Any
 
-from scaling.tables.dataset import Dataset
-
 KINDS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -23,20 +21,20 @@ KINDS = {
 }
 
 
-def read(path: str | os.PathLike, *, kind: str | None = None, **options: Any) -> Dataset:
+def read(path: str | os.PathLike, kind: str | None = None) -> tuple[Any, Any]:
     """Reads a table.
 
     Args:
         path: the file.
         kind: "csv", "tsv", "json" (a list of records, or columns), "jsonl" or "parquet"; by the
             file's suffix where not given.
-        **options: ``map``, ``derive`` and ``on_bad`` of ``Dataset``.
 
     Returns:
-        The table, its lines numbered as in the file (the header of a CSV is line 1).
+        The frame, and the line of every row as numbered in the file (the header of a CSV is
+        line 1).
 
     Raises:
-        ValueError: the file is missing, empty or not what ``kind`` says, or has bad rows.
+        ValueError: the file is missing, empty or not what ``kind`` says.
         ImportError: pandas is not installed.
     """
     path = pathlib.Path(path)
@@ -51,8 +49,7 @@ def read(path: str | os.PathLike, *, kind: str | None = None, **options: Any) ->
         raise ValueError(f"There is no file {path}.")
     if path.stat().st_size == 0:
         raise ValueError(f"The table {path} is empty; a fit needs one row per run.")
-    frame, lines = _frame(path, kind)
-    return Dataset(frame, lines=lines, source=str(path), **options)
+    return _frame(path, kind)
 
 
 def _pandas() -> Any:

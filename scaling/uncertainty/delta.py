@@ -1,19 +1,17 @@
 """The delta method: derivatives of parameters and predictions, exact by the complex step."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from scaling.uncertainty.covariance import quantile_t
-
-if TYPE_CHECKING:
-    from scaling.fitting.result import FitResult
+from scaling.uncertainty.fitted import Fitted
 
 _STEP = 1e-30
 
 
-def gradient(fit: "FitResult", function: Callable[[dict], Any]) -> np.ndarray:
+def gradient(fit: Fitted, function: Callable[[dict], Any]) -> np.ndarray:
     """Returns derivatives (p, ...) of ``function(params)`` in the coordinates of the fit.
 
     Args:
@@ -28,12 +26,12 @@ def gradient(fit: "FitResult", function: Callable[[dict], Any]) -> np.ndarray:
     return np.imag(np.broadcast_to(out, (p, out.shape[-1]))) / _STEP
 
 
-def scales(fit: "FitResult") -> list[bool]:
+def scales(fit: Fitted) -> list[bool]:
     """Whether each free parameter is judged on a logarithmic scale."""
     return [fit.law.param(name).log for name in fit.free]
 
 
-def natural_covariance(fit: "FitResult") -> np.ndarray:
+def natural_covariance(fit: Fitted) -> np.ndarray:
     """Returns the covariance (p, p) of free parameters, of logarithms where they are positive."""
     logs = scales(fit)
 
@@ -45,7 +43,7 @@ def natural_covariance(fit: "FitResult") -> np.ndarray:
     return jac.T @ fit.covariance.matrix @ jac
 
 
-def parameter_interval(fit: "FitResult", level: float) -> dict[str, tuple[float, float]]:
+def parameter_interval(fit: Fitted, level: float) -> dict[str, tuple[float, float]]:
     """Returns Student's t intervals, symmetric on the scale on which a parameter is fitted."""
     error = np.sqrt(np.diag(natural_covariance(fit)))
     half = quantile_t(level, fit.covariance.dof) * error
@@ -61,7 +59,7 @@ def parameter_interval(fit: "FitResult", level: float) -> dict[str, tuple[float,
     return out
 
 
-def prediction_errors(fit: "FitResult", x: dict) -> np.ndarray:
+def prediction_errors(fit: Fitted, x: dict) -> np.ndarray:
     """Returns standard errors (m,) of predictions, of their logarithm for objectives on logs."""
     on_logs = fit.problem.objective.on_logs
 

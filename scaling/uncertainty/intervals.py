@@ -1,19 +1,15 @@
 """Intervals by the method that is asked for: bootstrap percentiles, delta, or profile."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from scaling.uncertainty import delta
 from scaling.uncertainty.covariance import quantile_t
-
-if TYPE_CHECKING:
-    from scaling.fitting.result import FitResult
+from scaling.uncertainty.fitted import Fitted
 
 METHODS = ("auto", "bootstrap", "delta", "profile")
 
 
-def choose(fit: "FitResult", method: str, level: float = 0.5) -> str:
+def choose(fit: Fitted, method: str, level: float = 0.5) -> str:
     """Returns the method that "auto" stands for.
 
     Raises:
@@ -37,9 +33,7 @@ def percentiles(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarra
     return low, high
 
 
-def parameter_intervals(
-    fit: "FitResult", level: float, method: str
-) -> dict[str, tuple[float, float]]:
+def parameter_intervals(fit: Fitted, level: float, method: str) -> dict[str, tuple[float, float]]:
     """Returns an interval for every parameter; held ones have no width, tied ones share theirs."""
     method = choose(fit, method, level)
     if method == "bootstrap":
@@ -61,7 +55,7 @@ def parameter_intervals(
     return {k: (float(a), float(b)) for k, (a, b) in out.items()}
 
 
-def standard_errors(fit: "FitResult", method: str) -> dict[str, float]:
+def standard_errors(fit: Fitted, method: str) -> dict[str, float]:
     """Returns standard errors of the free parameters in natural units."""
     if choose(fit, method) == "bootstrap":
         sample = fit.sample()
@@ -75,7 +69,7 @@ def standard_errors(fit: "FitResult", method: str) -> dict[str, float]:
 
 
 def prediction_interval(
-    fit: "FitResult", x: dict, level: float, kind: str, method: str
+    fit: Fitted, x: dict, level: float, kind: str, method: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns lower and upper bounds (m,) of predictions.
 

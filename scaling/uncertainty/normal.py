@@ -7,21 +7,18 @@ draw would, and are drawn again. Parameters that ended on a limit stay there.
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scaling.uncertainty.covariance import covariance
-
-if TYPE_CHECKING:
-    from scaling.fitting.result import FitResult
+from scaling.uncertainty.fitted import Fitted
 
 #: Share of honest normal draws that lie beyond the threshold, and so are lost.
 _LOST = 1e-3
 _ROUNDS = 40
 
 
-def normal_draws(fit: "FitResult", count: int, seed: int) -> np.ndarray:
+def normal_draws(fit: Fitted, count: int, seed: int) -> np.ndarray:
     """Returns coordinates (count, p).
 
     Args:
@@ -48,7 +45,7 @@ def normal_draws(fit: "FitResult", count: int, seed: int) -> np.ndarray:
     )
 
 
-def _once(fit: "FitResult", count: int, rng: np.random.Generator) -> np.ndarray:
+def _once(fit: Fitted, count: int, rng: np.random.Generator) -> np.ndarray:
     coords = fit.problem.coords
     moving = ~_stuck(fit)
     drawn = np.tile(fit.u, (count, 1))
@@ -67,14 +64,14 @@ def _once(fit: "FitResult", count: int, rng: np.random.Generator) -> np.ndarray:
     return coords.inside(drawn)
 
 
-def _stuck(fit: "FitResult") -> np.ndarray:
+def _stuck(fit: Fitted) -> np.ndarray:
     """Returns the mask (p,) of coordinates on a limit, where no parabola describes them."""
     low, high = fit.problem.coords.limits
     near = 1e-6 * np.minimum(high - low, 1.0)
     return (fit.u <= low + near) | (fit.u >= high - near)
 
 
-def _agrees(fit: "FitResult", u: np.ndarray) -> np.ndarray:
+def _agrees(fit: Fitted, u: np.ndarray) -> np.ndarray:
     """Returns the mask of draws whose likelihood ratio is one of a normal draw's."""
     from scipy.special import chdtri
 

@@ -6,15 +6,12 @@ the threshold on one side is open there: the data do not bound the parameter.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scaling.fitting.polish import polish
 from scaling.uncertainty.covariance import quantile_t
-
-if TYPE_CHECKING:
-    from scaling.fitting.result import FitResult
+from scaling.uncertainty.fitted import Fitted
 
 _DOUBLINGS = 14
 _BISECTIONS = 14
@@ -48,7 +45,7 @@ class Profile:
 class _Walk:
     """The ratio as a function of one coordinate, each refit started from its neighbor."""
 
-    def __init__(self, fit: "FitResult", name: str):
+    def __init__(self, fit: Fitted, name: str):
         self.coords = fit.problem.coords
         self.objective, self.weights = fit.problem.objective, fit.problem.weights
         self.name, self.log = name, fit.law.param(name).log
@@ -105,7 +102,7 @@ def _edge(walk: _Walk, sign: int, step: float, limit: float, threshold: float):
     return (inside + outside) / 2, False
 
 
-def profile(fit: "FitResult", name: str, level: float = 0.95) -> Profile:
+def profile(fit: Fitted, name: str, level: float = 0.95) -> Profile:
     """Profiles one free parameter.
 
     Args:
