@@ -5,8 +5,8 @@
 """
 
 from scaling.planning.candidates import Candidate as Candidate
+from scaling.planning.choices import Plan as Plan
 from scaling.planning.costs import Cost as Cost
-from scaling.planning.door import Plan as Plan
 from scaling.planning.door import plan as plan
 from scaling.planning.precision import PrecisionPath as PrecisionPath
 from scaling.planning.precision import precision_path as precision_path

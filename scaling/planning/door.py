@@ -7,95 +7,19 @@ leaves the range of the fitted runs.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from scaling.findings import Finding
 from scaling.fitting.result import FitResult
 from scaling.laws.law import Law
 from scaling.laws.published import Published
 from scaling.planning.budget import Budget
 from scaling.planning.candidates import Candidate, candidates
+from scaling.planning.choices import Choice, Interval, Plan
 from scaling.planning.costs import FORWARD, Cost, read_cost
 from scaling.planning.limits import assumptions, critical_data, doubts_of_fit, extrapolations
 from scaling.planning.search import Optimum, minimize
-from scaling.planning.table import markdown
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """One format of a plan, at its own best size and data.
-
-    Args:
-        format: the name.
-        N: parameters.
-        D: tokens.
-        loss: predicted loss, nats per token; infinite where no size fits the constraints.
-        N_interval: interval of N over the draws, or None without draws.
-        D_interval: likewise for D.
-        loss_interval: likewise for the loss.
-        probability: share of the draws in which this format is the best, or None without draws.
-        cost: what it costs, FLOP of 16-bit products.
-        memory: bytes of the stored parameters, or None where the bits are unknown.
-        D_crit: tokens beyond which more data raise the loss here, or None where the law has none.
-    """
-
-    format: str
-    N: float
-    D: float
-    loss: float
-    N_interval: Interval | None
-    D_interval: Interval | None
-    loss_interval: Interval | None
-    probability: float | None
-    cost: float
-    memory: float | None
-    D_crit: float | None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
-    """A plan: every format at its best, lowest loss first, and what to doubt.
-
-    Args:
-        law: the law's name.
-        choices: the formats, best first.
-        budget: what could be spent.
-        cost: the cost model.
-        level: coverage of the intervals.
-        draws: how many draws of the parameters went through the search, 0 for none.
-        warnings: findings, such as extrapolation.
-        notes: what is assumed, and which limits decide.
-    """
-
-    law: str
-    choices: tuple[Choice, ...]
-    budget: Budget
-    cost: Cost
-    level: float
-    draws: int
-    warnings: tuple[Finding, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def best(self) -> Choice:
-        """The format with the lowest predicted loss."""
-        return self.choices[0]
-
-    def __getitem__(self, format: str) -> Choice:
-        """Returns a format's choice by name."""
-        for choice in self.choices:
-            if choice.format == format:
-                return choice
-        raise ValueError(f"The plan has {[c.format for c in self.choices]}, not {format!r}.")
-
-    def to_markdown(self) -> str:
-        """Returns the plan as a Markdown text: recommendation, table, warnings."""
-        return markdown(self)
 
 
 def plan(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +10,9 @@ from scaling.findings import Finding
 from scaling.fitting.result import FitResult
 from scaling.laws.published import Published
 from scaling.planning.candidates import Candidate
+from scaling.planning.choices import Choice, spoken
 from scaling.planning.costs import Cost
 from scaling.planning.search import golden
-from scaling.planning.table import spoken
-
-if TYPE_CHECKING:
-    from scaling.planning.door import Choice
 
 #: Tokens between which a minimum in D is looked for.
 _FEWEST, _MOST = 1e3, 1e24
@@ -44,7 +41,7 @@ def critical_data(fit: FitResult | Published, candidate: Candidate, N: float) ->
 
 
 def extrapolations(
-    fit: FitResult | Published, best: "Choice", chosen: Iterable[Candidate]
+    fit: FitResult | Published, best: Choice, chosen: Iterable[Candidate]
 ) -> list[Finding]:
     """Returns a finding for every predictor with which the best choice leaves the fitted rows."""
     candidate = next(c for c in chosen if c.name == best.format)
@@ -98,7 +95,7 @@ def doubts_of_fit(fit: FitResult | Published) -> list[Finding]:
     return [w for w in fit.warnings if w.severity == "error"]
 
 
-def assumptions(cost: Cost, best: "Choice", limits: dict) -> tuple[str, ...]:
+def assumptions(cost: Cost, best: Choice, limits: dict) -> tuple[str, ...]:
     """Returns sentences about what the plan takes for granted and which limits decide it."""
     found = []
     if cost.speed is not None:
