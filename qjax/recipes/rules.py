@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import jax
 
 from qjax.contraction import Policy
+from qjax.contraction.policy import Implementation
 
 OPERATIONS = ("dot_general", "einsum", "conv_general_dilated", "ragged_dot")
 
@@ -116,6 +117,19 @@ class Recipe:
         return [
             (n, rule) for n, rule in enumerate(self.rules) if n not in seen and not rule.optional
         ]
+
+    def using(self, implementation: Implementation) -> "Recipe":
+        """The same recipe with its products carried out as `Policy.implementation` says.
+
+        qjax.quantize(model, qjax.recipes.get("mxfp8").using("bfloat16"))
+        """
+        rules = (
+            dataclasses.replace(
+                rule, policy=dataclasses.replace(rule.policy, implementation=implementation)
+            )
+            for rule in self.rules
+        )
+        return dataclasses.replace(self, rules=tuple(rules))
 
     @property
     def default(self) -> Policy:

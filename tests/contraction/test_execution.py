@@ -99,3 +99,12 @@ def test_a_tile_with_a_nan_gives_nan_in_every_way():
             out = run(policy, lhs, rhs, implementation)[0][1]
             assert jnp.isnan(out[3]).all()
             assert jnp.isfinite(jnp.delete(out, 3, axis=0)).all()
+
+
+def test_a_recipe_says_how_all_of_its_products_are_carried_out():
+    recipe = qjax.recipes.get("mxfp8")
+    fast = recipe.using("bfloat16")
+    report = qjax.report(qjax.quantize(lambda x, w: x @ w, fast), *operands())
+    assert report.rows[0].how == "bfloat16 products"
+    assert fast.using(None) == recipe
+    assert hash(fast) != hash(recipe)
