@@ -14,7 +14,7 @@ import jax
 
 from qjax._typing import Shape
 from qjax.contraction.execution import plan
-from qjax.contraction.policy import LEGS, OPERANDS
+from qjax.contraction.policy import LEGS, OPERANDS, Gemm, Leg
 from qjax.contraction.record import Contraction, Heard, listen
 from qjax.recipes.rules import Recipe, Rule
 from qjax.recipes.walk import Found, contractions
@@ -208,7 +208,7 @@ def _quantized_row(found: Found, known: Contraction) -> Row:
 
 def _how(known: Contraction) -> str:
     """How the legs are carried out, where they are quantized at all."""
-    asked = [(leg, getattr(known.policy, leg)) for leg in LEGS]
+    asked: list[tuple[Leg, Gemm]] = [(leg, getattr(known.policy, leg)) for leg in LEGS]
     ways = [
         str(plan(known.policy.implementation, gemm, known.labels, leg, known.shapes))
         for leg, gemm in asked
