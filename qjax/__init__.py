@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from qjax import calibration as calibration
 from qjax import contraction as contraction
+from qjax import diagnostics as diagnostics
 from qjax import formats as formats
+from qjax import gradients as gradients
 from qjax import qtypes as qtypes
 from qjax import recipes as recipes
 from qjax import rounding as rounding

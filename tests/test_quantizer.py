@@ -204,3 +204,17 @@ def test_names_and_reprs_of_types_round_trip(qtype):
 )
 def test_bits_per_element_count_the_scales(name, bits):
     assert qtypes.parse(name).bits_per_element == bits
+
+
+def test_lists_and_numbers_are_arrays_and_a_name_is_no_rounding():
+    np.testing.assert_array_equal(qjax.cast([1.1, -3.1], "e4m3fn"), [1.125, -3.0])
+    assert qjax.cast(1.06, "e4m3fn").shape == ()
+    with pytest.raises(TypeError, match=r"`rounding` must be a Rounding.*'stochastic'.*Nearest"):
+        qjax.cast(jnp.ones(4), "mxfp4", rounding="stochastic")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"`calibration` must be a Calibration.*'absmax'"):
+        qjax.Quantizer("mxfp4", calibration="absmax")  # type: ignore[arg-type]
+
+
+def test_a_type_takes_the_names_of_its_formats():
+    named = qjax.QType("e2m1fn", qjax.Tile(32, 1), "e8m0fnu")  # type: ignore[arg-type]
+    assert named == qjax.qtypes.MXFP4

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from qjax import formats
 from qjax.formats import Format
 from qjax.tiling import Tile
 
@@ -19,9 +20,10 @@ class QType:
     """The type of a quantized tensor. A scale is itself a quantized tensor, so this recurses.
 
     Attributes:
-      format: The format of the elements.
+      format: The format of the elements, or its name.
       tile: The elements that share one scale.
-      scale: The type of the scale, or None for none. Its own tile runs over the array of scales.
+      scale: The type of the scale, or a format, or a format's name; None for none. Its own tile
+        runs over the array of scales.
       zero: The type of the zero point, or None for none.
     """
 
@@ -29,6 +31,14 @@ class QType:
     tile: Tile = dataclasses.field(default=Tile(), metadata={"static": True})
     scale: "QType | None" = None
     zero: "QType | None" = None
+
+    def __post_init__(self):
+        if isinstance(self.format, str):
+            object.__setattr__(self, "format", formats.parse(self.format))
+        for part in ("scale", "zero"):
+            value = getattr(self, part)
+            if isinstance(value, str | Format):
+                object.__setattr__(self, part, QType(value))  # type: ignore[arg-type]
 
     @property
     def bits_per_element(self) -> Any:

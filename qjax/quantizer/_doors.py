@@ -1,5 +1,7 @@
 """The verbs `qjax.cast` and `qjax.encode`: a default Quantizer, made from a name and called."""
 
+import jax.numpy as jnp
+
 from qjax import rounding as roundings
 from qjax._typing import Array, Key
 from qjax.formats import Format
@@ -19,7 +21,7 @@ def cast(
     """Rounds `x` to the values of a number type, saturating: fake quantization.
 
     Args:
-      x: Floating-point array of any shape.
+      x: Floating-point array of any shape, or what `jax.numpy.asarray` makes one of.
       type: A QType, a Format or a name such as "mxfp8", "int8" or "e4m3fn".
       axis: The axis along which scales' tiles run.
       rounding: Which neighbour an element rounds to.
@@ -32,7 +34,7 @@ def cast(
       TypeError: If `x` is not floating-point or `type` is no type.
       ValueError: If the name is unknown, the axis out of range, or a key is missing.
     """
-    quantizer = Quantizer(type, rounding=rounding)
+    x, quantizer = jnp.asarray(x), Quantizer(type, rounding=rounding)
     return quantizer.cast(x, contract=(axis,) if x.ndim else (), key=key)
 
 
@@ -45,5 +47,5 @@ def encode(
     key: Key | None = None,
 ) -> QTensor:
     """Returns `x` as codes and scales of a number type; arguments and errors as for `cast`."""
-    quantizer = Quantizer(type, rounding=rounding)
+    x, quantizer = jnp.asarray(x), Quantizer(type, rounding=rounding)
     return quantizer.encode(x, contract=(axis,) if x.ndim else (), key=key)

@@ -45,6 +45,8 @@ class Quantizer:
 
     def __post_init__(self):
         object.__setattr__(self, "qtype", qtypes.normalize(self.qtype, "qtype"))
+        _check_kind("rounding", self.rounding, roundings.Rounding, "NearestEven()")
+        _check_kind("calibration", self.calibration, calibrations.Calibration, "AbsMax()")
         object.__setattr__(self, "scale", _scale_procedure(self.qtype, self.scale))
 
     @property
@@ -281,6 +283,14 @@ def _unflatten(rule: str | None, children: tuple) -> Quantizer:
 
 
 jax.tree_util.register_pytree_node(Quantizer, _flatten, _unflatten)
+
+
+def _check_kind(name: str, value: Any, kind: type, example: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"`{name}` must be a {kind.__name__} of `qjax.{name}`, but {value!r} came. "
+            f"Write for instance `{name}=qjax.{name}.{example}`."
+        )
 
 
 def _scale_procedure(qtype: QType, scale: Any) -> Any:
