@@ -59,6 +59,7 @@ QTYPES = [
     qtypes.NF4_DOUBLE,
     qtypes.MX6,
     qtypes.block_float(4),
+    qtypes.shift_groups(4, 4),
 ]
 ROUNDINGS = [
     rounding.NearestEven(),

@@ -33,4 +33,5 @@ from qjax.qtypes._catalogue import block_float as block_float
 from qjax.qtypes._catalogue import microexponents as microexponents
 from qjax.qtypes._catalogue import normalize as normalize
 from qjax.qtypes._catalogue import parse as parse
+from qjax.qtypes._catalogue import shift_groups as shift_groups
 from qjax.qtypes._qtype import QType as QType

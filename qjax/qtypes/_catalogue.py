@@ -1,11 +1,11 @@
-"""The named types, and the reading and writing of names. Stands above what it lists."""
+"""The named types, and the reading of names. Stands above what it lists."""
 
 import difflib
 import re
 
 from qjax import formats
 from qjax.formats import Fixed, Format, PowerOfTwo
-from qjax.qtypes import _grammar
+from qjax.qtypes import _grammar, _writing
 from qjax.qtypes._qtype import QType
 from qjax.tiling import Tile
 
@@ -57,6 +57,26 @@ def microexponents(bits: int) -> QType:
 
 MX9, MX6, MX4 = microexponents(8), microexponents(5), microexponents(3)
 
+
+def shift_groups(bits: int, groups: int = 4) -> QType:
+    """Returns integers whose channels along the contracted axis share powers of two below a float.
+
+    Channel scales are `s, s / 2, ... s * 2**(1 - groups)`, so that a product of integers needs only
+    shifts before its sum over channels (ShiftQuant, arXiv:2411.10948).
+
+    Args:
+      bits: Bits of an integer.
+      groups: Number of scales: 2, 4, 8 ... 256.
+
+    Raises:
+      ValueError: If `groups` is no power of two.
+    """
+    if groups not in [1 << k for k in range(1, 9)]:
+        raise ValueError(f"`shift_groups` was asked for {groups} groups. Give 2, 4, 8 ... 256.")
+    steps = PowerOfTwo(groups.bit_length() - 1, bias=groups - 1, nan=False)
+    return QType(formats.Int(bits), Tile(1, None), QType(steps, Tile(), FLOAT32_SCALE))
+
+
 NAMED: dict[str, QType] = {
     "e5m2_channel": E5M2_CHANNEL,
     "int4_group128": INT4_GROUP128,
@@ -85,6 +105,7 @@ NAMED: dict[str, QType] = {
     "e5m2_tensor": E5M2_TENSOR,
     "e4m3fn_channel": E4M3FN_CHANNEL,
 }
+_writing.give_names(NAMED)
 ALIASES = {
     "mxfp8_e4m3": "mxfp8",
     "int8_token": "int8_channel",
@@ -104,18 +125,6 @@ def block_float(bits: int, block: int = 64) -> QType:
     blocks of 64 as in Harma et al., "Accuracy Booster", 2022).
     """
     return QType(Fixed(0, bits - 1), Tile(block, 1), E8M0)
-
-
-def name_of(qtype: QType) -> str:
-    """Returns the shortest name that `parse` reads back."""
-    for name, member in NAMED.items():
-        if member == qtype:
-            return name
-    if qtype.scale is None:
-        return qtype.format.name
-    if qtype == block_float(qtype.format.width):
-        return f"bfp{qtype.format.width}"
-    return _grammar.name_of(qtype)
 
 
 def parse(name: str) -> QType:

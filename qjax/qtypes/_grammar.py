@@ -1,4 +1,4 @@
-"""The long form of type names, `format:scale[_zero][_tile]`, read and written.
+"""The reading of the long form of type names, `format:scale[_zero][_tile]`.
 
 The grammar is TensorCast's; its table-lookup formats (`cb...`) are not part of it here, for tables
 are objects (`formats.Codebook`).
@@ -50,25 +50,6 @@ def parse(text: str) -> QType:
     return QType(format, tile, QType(first), zero)
 
 
-def name_of(qtype: QType) -> str:
-    """Returns the long form of a type, or its `repr` where the grammar has no words for it."""
-    scale, tile = qtype.scale, qtype.tile
-    assert scale is not None
-    number = _name(qtype.format)
-    if scale.scale is None:
-        zero = "" if qtype.zero is None else f"_{_name(qtype.zero.format)}"
-        return f"{number}:{_name(scale.format)}{zero}{_tile_name(tile)}"
-    outer = scale.scale
-    if outer.scale is None and scale.tile == Tile():
-        return f"{number}:multi_{_name(outer.format)}_{_name(scale.format)}{_tile_name(tile)}"
-    step = scale.format
-    if isinstance(step, PowerOfTwo) and not step.nan and tile.contract and scale.tile.contract:
-        whole = tile.contract * scale.tile.contract
-        suffix = f"t{whole}s{tile.contract}o{step.exponent_bits}"
-        return f"{number}:{_name(outer.format)}_{suffix}"
-    return repr(qtype)
-
-
 def _wrong(text: str, what: str) -> ValueError:
     return ValueError(f"The type name {text!r} {what}. Write {SHAPE}.")
 
@@ -77,6 +58,9 @@ def _number(text: str) -> Format:
     """Reads a format as TensorCast does: a bias that is not written is `2**(X - 1) - 1`."""
     if re.fullmatch(r"e[1-8]m0", text):
         return PowerOfTwo(int(text[1]))
+    if text in (names := {f"snap{1 << k}": k for k in range(1, 9)}):
+        # The powers 1, 1/2, 1/4 ...: not of TensorCast's.
+        return PowerOfTwo(names[text], bias=(1 << names[text]) - 1, nan=False)
     if match := re.fullmatch(r"e(\d)m(\d+)(fnuz|inuz)", text):
         exponent = int(match[1])
         bias = ((1 << exponent) >> 1) - 1
@@ -84,18 +68,6 @@ def _number(text: str) -> Format:
     if text in ("e4m3", "e2m1", "e2m3", "e3m2"):
         return Float(int(text[1]), int(text[3]))
     return formats.parse(text)
-
-
-def _name(format: Format) -> str:
-    if isinstance(format, PowerOfTwo) and format == PowerOfTwo(format.exponent_bits):
-        return f"e{format.exponent_bits}m0"
-    if isinstance(format, Float) and format.family in ("fnuz", "inuz"):
-        plain = ((1 << format.exponent_bits) >> 1) - 1
-        bias = "" if format.bias == plain else f"b{format.bias}"
-        return f"e{format.exponent_bits}m{format.mantissa_bits}{bias}{format.family}"
-    if format == formats.E4M3:
-        return "e4m3"
-    return format.name
 
 
 def _tile(tiles: list[str], text: str) -> tuple[Tile, int | None, int | None]:
@@ -115,10 +87,3 @@ def _tile(tiles: list[str], text: str) -> tuple[Tile, int | None, int | None]:
     if subtile is not None and (whole is None or subtile < 1 or whole % subtile):
         raise _wrong(text, f"has subtiles of {subtile} that do not divide its tile")
     return Tile(whole, extents[1] if len(extents) > 1 else 1), subtile, offset
-
-
-def _tile_name(tile: Tile) -> str:
-    if tile == Tile():
-        return ""
-    first = f"_t{tile.contract or 0}"
-    return first if tile.keep == 1 else f"{first}_t{tile.keep or 0}"

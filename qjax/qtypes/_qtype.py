@@ -11,6 +11,7 @@ import jax
 
 from qjax import formats
 from qjax.formats import Format
+from qjax.qtypes import _writing
 from qjax.tiling import Tile
 
 
@@ -49,7 +50,4 @@ class QType:
     @property
     def name(self) -> str:
         """The catalogue's name where there is one, else the long form of `parse`."""
-        # The catalogue stands above this class and is asked only when a name is wanted.
-        from qjax.qtypes._catalogue import name_of
-
-        return name_of(self)
+        return _writing.name_of(self)

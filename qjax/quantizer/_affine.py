@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from qjax import casting, qtensor
 from qjax._typing import Array
 from qjax.qtensor import QTensor
-from qjax.quantizer import _scales
+from qjax.quantizer import _made, _scales
 from qjax.tiling import Layout
 
 
@@ -25,7 +25,7 @@ def tiles(
     bottom, span = format.min, format.max - format.min
     # A NaN or infinity makes the span NaN, and with it the whole tile.
     extent = jnp.where(jnp.isfinite(high - low), high - low, jnp.nan)
-    raw = jnp.maximum(extent * _scales.reciprocal(span), _scales.TINY)
+    raw = jnp.maximum(extent * _made.reciprocal(span), _made.TINY)
     made = _scales.from_scales(raw, extent, format, quantizer.scale, layout, None, relative)
     scale = made.factors[0]
     for factor in made.factors[1:]:
@@ -37,5 +37,5 @@ def tiles(
     values = casting.on_format(scaled, format, quantizer.rounding, noise)
     if not relative:
         return (values - layout.spread(zero)) * layout.spread(scale), None, None
-    stored = qtensor.plain(zero, zero_type, _scales.scale_layout(layout, zero_type))
+    stored = qtensor.plain(zero, zero_type, _made.scale_layout(layout, zero_type))
     return values, made.stored, stored

@@ -1,6 +1,6 @@
 """The Quantizer: what `astype` is to a dtype, for types with scales.
 
-Making scales is in `_scales.py`, zero points in `_affine.py`; rounding is `qjax.casting`'s.
+What it does to an array is in `_steps.py`.
 """
 
 import dataclasses
@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from qjax import calibration as calibrations
-from qjax import casting, qtensor, qtypes, tiling
+from qjax import casting, qtypes, tiling
 from qjax import rounding as roundings
 from qjax._typing import Array, Axes, DTypeLike, Key, Shape
-from qjax.formats import INFINITY, Fixed
+from qjax.formats import Fixed, PowerOfTwo
 from qjax.qtensor import QTensor
 from qjax.qtypes import QType
-from qjax.quantizer import _affine, _scales
+from qjax.quantizer import _made, _steps
 from qjax.tiling import Layout
 
 
@@ -79,7 +79,7 @@ class Quantizer:
         """
         layout = self._layout(x, contract, batch, "cast")
         dtype = jnp.dtype(x.dtype if dtype is None else dtype)
-        return self._run(_cast, x, self._checked(key), self._stateless(), layout, dtype)[0]
+        return self._run(_steps.cast, x, self._checked(key), self._stateless(), layout, dtype)[0]
 
     def encode(
         self, x: Array, *, contract: Axes = (-1,), batch: Axes = (), key: Key | None = None
@@ -87,7 +87,7 @@ class Quantizer:
         """Returns `x` as a quantized tensor; arguments and errors as for `cast`."""
         layout = self._layout(x, contract, batch, "encode")
         dtype = jnp.dtype(x.dtype)
-        return self._run(_encode, x, self._checked(key), self._stateless(), layout, dtype)
+        return self._run(_steps.encode, x, self._checked(key), self._stateless(), layout, dtype)
 
     def units(
         self,
@@ -105,7 +105,7 @@ class Quantizer:
         """
         layout = self._layout(x, contract, batch, "cast")
         dtype = jnp.dtype(dtype)
-        return self._run(_units, x, self._checked(key), self._stateless(), layout, dtype)
+        return self._run(_steps.units, x, self._checked(key), self._stateless(), layout, dtype)
 
     def init(self, shape: Shape, *, contract: Axes = (-1,), batch: Axes = ()) -> Any:
         """Returns the first state of the calibration for arrays of `shape`; `()` if stateless."""
@@ -126,7 +126,7 @@ class Quantizer:
         """Returns what `cast` does with a calibration's state, and the next state."""
         layout = self._layout(x, contract, batch, "step")
         dtype = jnp.dtype(x.dtype if dtype is None else dtype)
-        return self._run(_cast, x, self._checked(key), state, layout, dtype)
+        return self._run(_steps.cast, x, self._checked(key), state, layout, dtype)
 
     def _layout(self, x: Array, contract: Axes, batch: Axes, verb: str) -> Layout:
         casting.check_floating(x, verb)
@@ -151,52 +151,6 @@ class Quantizer:
             return _compiled(function, self, x, key, state, layout, dtype)
         return function(self, x, key, state, layout, dtype)
 
-    def tiles(
-        self, x: Array, layout: Layout, key: Any, state: Any, *, relative: bool
-    ) -> tuple[Array, QTensor | None, QTensor | None, Any]:
-        """Returns values (without scale where `relative`), scales, zero points and the state."""
-        qtype, rounding = self.qtype, self.rounding
-        noise = rounding.noise(key, x.shape) if rounding.stochastic else None
-        if qtype.zero is not None:
-            return *_affine.tiles(self, x, layout, noise, relative=relative), state
-        bound, state = self.calibration(layout.split(x), layout.axes, state)
-        bound = layout.gather(bound)
-        made = self._made(x, bound, layout, key, noise, relative)
-        values = _scales.elements(x, qtype.format, rounding, noise, layout, made, relative)
-        return values, made.stored, None, state
-
-    def _made(
-        self, x: Array, bound: Array, layout: Layout, key: Any, noise: Any, keep: bool
-    ) -> _scales.Made:
-        """Returns the scales of bounds, one per tile, after a search where one was asked for."""
-        format, qtype = self.qtype.format, self.qtype.scale
-        assert qtype is not None
-
-        def made(bound: Array, keep: bool) -> _scales.Made:
-            if _scales.is_power(qtype):
-                return _scales.powers(bound, format, qtype, self.scale, layout, keep)
-            return _scales.floats(bound, format, self.scale, layout, key, keep)
-
-        if isinstance(self.calibration, calibrations.Search):
-            bounds = [_shrunk(bound, fraction) for fraction in self.calibration.fractions]
-            errors = [self._error(x, layout, noise, made(part, False)) for part in bounds]
-            bound = _least(bounds, errors)
-        if self.scale != "search":
-            return made(bound, keep)
-        middle, bad = made(bound, False).exponent, bound >= INFINITY
-        assert middle is not None
-        steps = [middle, middle + 1, middle - 1]
-        tried = [_scales.from_exponents(e, bad, qtype, layout, False) for e in steps]
-        errors = [self._error(x, layout, noise, each) for each in tried]
-        return _scales.from_exponents(_least(steps, errors), bad, qtype, layout, keep)
-
-    def _error(self, x: Array, layout: Layout, noise: Any, made: _scales.Made) -> Array:
-        values = _scales.elements(
-            x, self.qtype.format, self.rounding, noise, layout, made, relative=False
-        )
-        square = (values - x.astype(jnp.float32)) ** 2
-        return layout.gather(jnp.sum(layout.split(square), axis=layout.axes, keepdims=True))
-
     def __repr__(self) -> str:
         parts = [repr(self.qtype)]
         default = _scale_procedure(self.qtype, None)
@@ -207,61 +161,11 @@ class Quantizer:
         return f"Quantizer({', '.join(parts)})"
 
 
-def _shrunk(bound: Array, fraction: float) -> Array:
-    """Returns patterns of a fraction of the bounds; what is not finite stays."""
-    amax = jax.lax.bitcast_convert_type(bound, jnp.float32) * jnp.float32(fraction)
-    return jnp.where(bound >= INFINITY, bound, jax.lax.bitcast_convert_type(amax, jnp.int32))
-
-
-def _least(options: list[Array], errors: list[Array]) -> Array:
-    """Returns, per tile, the option with the least error, the first of equals."""
-    best, least = options[0], errors[0]
-    for option, error in zip(options[1:], errors[1:]):
-        best = jnp.where(error < least, option, best)
-        least = jnp.minimum(error, least)
-    return best
-
-
 @functools.partial(jax.jit, static_argnames=("function", "quantizer", "layout", "dtype"))
 def _compiled(
     function: Any, quantizer: Quantizer, x: Array, key: Any, state: Any, layout: Layout, dtype: Any
 ) -> Any:
     return function(quantizer, x, key, state, layout, dtype)
-
-
-def _plain(quantizer: Quantizer, x: Array, key: Any) -> Array:
-    rounding = quantizer.rounding
-    noise = rounding.noise(key, x.shape) if rounding.stochastic else None
-    return casting.on_format(x, quantizer.qtype.format, rounding, noise)
-
-
-def _cast(
-    quantizer: Quantizer, x: Array, key: Any, state: Any, layout: Layout, dtype: Any
-) -> tuple[Array, Any]:
-    if quantizer.qtype.scale is None:
-        return _plain(quantizer, x, key).astype(dtype), state
-    values, _, _, state = quantizer.tiles(x, layout, key, state, relative=False)
-    return values.astype(dtype), state
-
-
-def _units(
-    quantizer: Quantizer, x: Array, key: Any, state: Any, layout: Layout, dtype: Any
-) -> tuple[Array, Array | None]:
-    if quantizer.qtype.scale is None:
-        return _plain(quantizer, x, key).astype(dtype), None
-    values, scale, _, _ = quantizer.tiles(x, layout, key, state, relative=True)
-    assert scale is not None
-    return values.astype(dtype), scale.decode(jnp.float32)
-
-
-def _encode(
-    quantizer: Quantizer, x: Array, key: Any, state: Any, layout: Layout, dtype: Any
-) -> QTensor:
-    qtype = quantizer.qtype
-    if qtype.scale is None:
-        return qtensor.plain(_plain(quantizer, x, key), qtype, layout, dtype.name)
-    values, scale, zero, _ = quantizer.tiles(x, layout, key, state, relative=True)
-    return QTensor(qtype.format.store(values), scale, zero, qtype, layout, dtype.name)
 
 
 def _flatten(quantizer: Quantizer) -> tuple[tuple, Any]:
@@ -302,7 +206,7 @@ def _scale_procedure(qtype: QType, scale: Any) -> Any:
                 "Leave it out, or give a type with a scale."
             )
         return None
-    if _scales.is_power(qtype.scale):
+    if _made.is_power(qtype.scale):
         # Mantissas below one are bounded by the power of two above the largest element.
         fraction = isinstance(qtype.format, Fixed) and qtype.format.integer_bits == 0
         rule = ("bfp" if fraction else "floor") if scale is None else scale
@@ -312,8 +216,16 @@ def _scale_procedure(qtype: QType, scale: Any) -> Any:
                 f"Choose one of {', '.join(calibrations.RULES)}."
             )
         return rule
+    # Powers of two below a float are snapped up, so that no element saturates.
+    snapped = isinstance(qtype.scale.format, PowerOfTwo)
+    rounding = roundings.AwayFromZero() if snapped else roundings.NearestEven()
     if scale is None:
-        return Quantizer(qtype.scale)
+        return Quantizer(qtype.scale, rounding=rounding)
+    if snapped and isinstance(scale, Quantizer) and scale.rounding != rounding:
+        raise ValueError(
+            f"`Quantizer` was given scale={scale!r}, but powers of two below a float are rounded "
+            f"up, exactly. Give rounding={rounding!r}, or leave the scale's Quantizer out."
+        )
     if not isinstance(scale, Quantizer) or scale.qtype != qtype.scale:
         raise ValueError(
             f"`Quantizer` was given scale={scale!r} for scales of type {qtype.scale.name}. "

@@ -1,0 +1,85 @@
+"""Scales below a float scale: NVFP4's two levels, and powers of two."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from qjax import casting, qtensor
+from qjax._typing import Array
+from qjax.formats import STEP, Float, Format, PowerOfTwo, extended, split
+from qjax.quantizer._made import HUGE, TINY, Made, inverse, reciprocal, scale_layout
+from qjax.tiling import Layout
+
+
+def two_levels(
+    amax: Array, format: Format, procedure: Any, layout: Layout, key: Any, keep: bool
+) -> Made:
+    """Returns scales that have float scales themselves, in the order of NVFP4.
+
+    `encode = max * scale_max / amax(tile of tiles)`; the inner scale is `amax * (encode / max)`,
+    rounded; elements are multiplied by `1 / (inner / encode)`.
+
+    References:
+      NVIDIA, "Pretraining large language models with NVFP4", arXiv:2509.25149, appendix B.
+    """
+    qtype = procedure.qtype
+    inner = scale_layout(layout, qtype)
+    known = jnp.where(jnp.isnan(amax), 0, amax)
+    top = inner.gather(jnp.max(inner.split(known), axis=inner.axes, keepdims=True, initial=0))
+    encode = jnp.minimum(format.max * qtype.format.max / jnp.where(top > 0, top, 1), HUGE)
+    decode = casting.on_format(1 / encode, qtype.scale.format)
+    encode = jnp.where(decode == 1 / encode, encode, inverse(decode))
+    if not (isinstance(qtype.format, Float) and qtype.format.family != "finite"):
+        # A scale that cannot be NaN itself passes it on to the scale of its own tile.
+        bad = jnp.any(inner.split(jnp.isnan(amax)), axis=inner.axes, keepdims=True)
+        decode = jnp.where(inner.gather(bad), jnp.nan, decode)
+    wanted = amax * inner.spread(encode * reciprocal(format.max))
+    rounding, noise = procedure.rounding, None
+    if rounding.stochastic:
+        noise = rounding.noise(jax.random.fold_in(key, 1), wanted.shape)
+    scale = casting.on_format(wanted, qtype.format, rounding, noise)
+    return _joined(scale, decode, procedure, inner, keep)
+
+
+def snapped(amax: Array, format: Format, procedure: Any, layout: Layout, keep: bool) -> Made:
+    """Returns powers of two below one float: each the least that holds its tile, exactly.
+
+    With the largest bound `r` of a tile of tiles and the bound `r_c` of a tile, the outer scale is
+    `r / max` and the inner one `2**-j` with `j = floor(log2(r / r_c))`, as far down as the inner
+    format reaches. A channel's codes may so be shifted and added as integers.
+
+    References:
+      ShiftQuant: "Towards accurate and efficient sub-8-bit integer training", arXiv:2411.10948
+      (its grouping by powers of two).
+    """
+    qtype = procedure.qtype
+    steps, inner = qtype.format, scale_layout(layout, qtype)
+    assert isinstance(steps, PowerOfTwo)
+    _, size, _ = split(jnp.where(jnp.isnan(amax), 0, amax))
+    axes = inner.axes
+    top = inner.gather(jnp.max(inner.split(size), axis=axes, keepdims=True, initial=0))
+    # Extended patterns differ by the exponents, less one where the smaller has the larger fraction.
+    down = (inner.spread(extended(top)) - extended(size)) // STEP
+    # Inner powers may end above one, and the outer scale takes what they exceed it by.
+    above = jnp.minimum(steps.top_exponent, 60)
+    exponent = jnp.clip(above - down, steps.min_exponent, above)
+    power = casting.times_power(jnp.ones(exponent.shape, jnp.float32), exponent)
+    largest = jax.lax.bitcast_convert_type(top, jnp.float32)
+    wide = jnp.maximum(largest * reciprocal(format.max), TINY)
+    wide = casting.on_format(casting.times_power(wide, -above), qtype.scale.format)
+    bad = jnp.any(inner.split(jnp.isnan(amax)), axis=axes, keepdims=True)
+    wide = jnp.where(inner.gather(bad), jnp.nan, wide)
+    return _joined(power, wide, procedure, inner, keep)
+
+
+def _joined(scale: Array, wide: Array, procedure: Any, inner: Layout, keep: bool) -> Made:
+    """Returns both levels, `wide` one per tile of tiles."""
+    qtype, stored = procedure.qtype, None
+    if keep:
+        outer = qtensor.plain(wide, qtype.scale, scale_layout(inner, qtype.scale))
+        codes = qtensor.plain(scale, qtype, inner)
+        stored = dataclasses.replace(codes, scale=outer)
+    spread = inner.spread(wide)
+    return Made(factors=(scale, spread), inverse=inverse(scale * spread), stored=stored)

@@ -1,0 +1,117 @@
+"""What a Quantizer does to an array: bounds, then scales, then rounded elements.
+
+Making scales is in `_scales.py`, zero points in `_affine.py`; rounding is `qjax.casting`'s.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from qjax import calibration as calibrations
+from qjax import casting, qtensor
+from qjax._typing import Array
+from qjax.formats import INFINITY
+from qjax.qtensor import QTensor
+from qjax.quantizer import _affine, _made, _scales
+from qjax.tiling import Layout
+
+
+def _plain(quantizer: Any, x: Array, key: Any) -> Array:
+    rounding = quantizer.rounding
+    noise = rounding.noise(key, x.shape) if rounding.stochastic else None
+    return casting.on_format(x, quantizer.qtype.format, rounding, noise)
+
+
+def cast(
+    quantizer: Any, x: Array, key: Any, state: Any, layout: Layout, dtype: Any
+) -> tuple[Array, Any]:
+    """Returns the rounded values and the calibration's next state."""
+    if quantizer.qtype.scale is None:
+        return _plain(quantizer, x, key).astype(dtype), state
+    values, _, _, state = tiles(quantizer, x, layout, key, state, relative=False)
+    return values.astype(dtype), state
+
+
+def units(
+    quantizer: Any, x: Array, key: Any, state: Any, layout: Layout, dtype: Any
+) -> tuple[Array, Array | None]:
+    """Returns the rounded values before their scale, and the float32 scales, one per tile."""
+    if quantizer.qtype.scale is None:
+        return _plain(quantizer, x, key).astype(dtype), None
+    values, scale, _, _ = tiles(quantizer, x, layout, key, state, relative=True)
+    assert scale is not None
+    return values.astype(dtype), scale.decode(jnp.float32)
+
+
+def encode(quantizer: Any, x: Array, key: Any, state: Any, layout: Layout, dtype: Any) -> QTensor:
+    """Returns codes and scales."""
+    qtype = quantizer.qtype
+    if qtype.scale is None:
+        return qtensor.plain(_plain(quantizer, x, key), qtype, layout, dtype.name)
+    values, scale, zero, _ = tiles(quantizer, x, layout, key, state, relative=True)
+    return QTensor(qtype.format.store(values), scale, zero, qtype, layout, dtype.name)
+
+
+def tiles(
+    quantizer: Any, x: Array, layout: Layout, key: Any, state: Any, *, relative: bool
+) -> tuple[Array, QTensor | None, QTensor | None, Any]:
+    """Returns values (without scale where `relative`), scales, zero points and the state."""
+    qtype, rounding = quantizer.qtype, quantizer.rounding
+    noise = rounding.noise(key, x.shape) if rounding.stochastic else None
+    if qtype.zero is not None:
+        return *_affine.tiles(quantizer, x, layout, noise, relative=relative), state
+    bound, state = quantizer.calibration(layout.split(x), layout.axes, state)
+    bound = layout.gather(bound)
+    made = _scaled(quantizer, x, bound, layout, key, noise, relative)
+    values = _made.elements(x, qtype.format, rounding, noise, layout, made, relative)
+    return values, made.stored, None, state
+
+
+def _scaled(
+    quantizer: Any, x: Array, bound: Array, layout: Layout, key: Any, noise: Any, keep: bool
+) -> _made.Made:
+    """Returns the scales of bounds, one per tile, after a search where one was asked for."""
+    format, qtype = quantizer.qtype.format, quantizer.qtype.scale
+    assert qtype is not None
+
+    def made(bound: Array, keep: bool) -> _made.Made:
+        if _made.is_power(qtype):
+            return _scales.powers(bound, format, qtype, quantizer.scale, layout, keep)
+        return _scales.floats(bound, format, quantizer.scale, layout, key, keep)
+
+    if isinstance(quantizer.calibration, calibrations.Search):
+        bounds = [_shrunk(bound, fraction) for fraction in quantizer.calibration.fractions]
+        errors = [_error(quantizer, x, layout, noise, made(part, False)) for part in bounds]
+        bound = _least(bounds, errors)
+    if quantizer.scale != "search":
+        return made(bound, keep)
+    middle, bad = made(bound, False).exponent, bound >= INFINITY
+    assert middle is not None
+    steps = [middle, middle + 1, middle - 1]
+    tried = [_scales.from_exponents(e, bad, qtype, layout, False) for e in steps]
+    errors = [_error(quantizer, x, layout, noise, each) for each in tried]
+    return _scales.from_exponents(_least(steps, errors), bad, qtype, layout, keep)
+
+
+def _error(quantizer: Any, x: Array, layout: Layout, noise: Any, made: _made.Made) -> Array:
+    values = _made.elements(
+        x, quantizer.qtype.format, quantizer.rounding, noise, layout, made, relative=False
+    )
+    square = (values - x.astype(jnp.float32)) ** 2
+    return layout.gather(jnp.sum(layout.split(square), axis=layout.axes, keepdims=True))
+
+
+def _shrunk(bound: Array, fraction: float) -> Array:
+    """Returns patterns of a fraction of the bounds; what is not finite stays."""
+    amax = jax.lax.bitcast_convert_type(bound, jnp.float32) * jnp.float32(fraction)
+    return jnp.where(bound >= INFINITY, bound, jax.lax.bitcast_convert_type(amax, jnp.int32))
+
+
+def _least(options: list[Array], errors: list[Array]) -> Array:
+    """Returns, per tile, the option with the least error, the first of equals."""
+    best, least = options[0], errors[0]
+    for option, error in zip(options[1:], errors[1:]):
+        best = jnp.where(error < least, option, best)
+        least = jnp.minimum(error, least)
+    return best
