@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-slow mutants bench check lint clean
+.PHONY: train claims methods test test-slow mutants bench check lint clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -13,6 +13,12 @@ $(READY): pyproject.toml
 
 train: $(READY)  ## train the float32 and the MXFP8 language model on real text
 	$(BIN)/python examples/train_lm.py --recipe mxfp8 --out runs/train_lm
+
+claims: $(READY)  ## try each method's published claim in miniature; goes on where it was stopped
+	$(BIN)/python -m examples.claims
+
+methods: $(READY)  ## write the tables of methods into README.md and docs/methods.md
+	$(BIN)/python -m qjax.recipes
 
 test: $(READY)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -n 2

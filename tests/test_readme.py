@@ -4,8 +4,6 @@ and what it shows of their output is what they print."""
 import pathlib
 import re
 
-import qjax
-
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
 
@@ -29,8 +27,3 @@ def test_every_make_target_that_the_readme_names_exists():
     assert named >= {"train", "test"}
     for name in named:
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
-
-
-def test_the_readme_names_exactly_the_registered_recipes():
-    listed = README.partition("The recipes: ")[2].partition("Their docstrings")[0]
-    assert sorted(re.findall(r"`(\w+)`", listed)) == qjax.recipes.names()

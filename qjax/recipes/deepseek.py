@@ -15,12 +15,18 @@ from qjax import formats
 from qjax.contraction import Gemm, Policy
 from qjax.qtypes import FLOAT32_SCALE, QType
 from qjax.quantizer import Quantizer
-from qjax.recipes.registry import LOGITS, register
+from qjax.recipes.registry import LOGITS, Method, register
 from qjax.recipes.rules import Recipe, Rule
 from qjax.tiling import Tile
 
+METHOD = Method(
+    title="DeepSeek-V3 FP8",
+    paper="arXiv:2412.19437",
+    cost="float32 scales, found from each tile as it comes",
+)
 
-@register("deepseek_fp8")
+
+@register("deepseek_fp8", METHOD)
 def deepseek_fp8() -> Recipe:
     """E4M3 with 1x128 tiles for activations and gradients, 128x128 blocks for weights."""
     row = Quantizer(QType(formats.E4M3FN, Tile(128, 1), FLOAT32_SCALE))

@@ -8,11 +8,17 @@ Scales from a history of earlier steps (delayed scaling) need state and are not 
 
 from qjax import qtypes
 from qjax.quantizer import Quantizer
-from qjax.recipes.registry import register, six_operands
+from qjax.recipes.registry import Method, register, six_operands
 from qjax.recipes.rules import Recipe
 
+METHOD = Method(
+    title="FP8, current scaling",
+    paper="Transformer Engine; formats: arXiv:2209.05433",
+    cost="a pass over each tensor for its scale",
+)
 
-@register("fp8")
+
+@register("fp8", METHOD)
 def fp8() -> Recipe:
     """E4M3 forward, E5M2 for incoming gradients, one float32 scale per tensor."""
     return six_operands(

@@ -17,9 +17,15 @@ Booster's schedule of bits, which is a schedule over these recipes.
 from qjax import qtypes
 from qjax.contraction import Gemm, Policy
 from qjax.quantizer import Quantizer
-from qjax.recipes.registry import LOGITS, register
+from qjax.recipes.registry import LOGITS, Method, register
 from qjax.recipes.rules import Recipe, Rule
 from qjax.rounding import Stochastic
+
+METHOD = Method(
+    title="HBFP",
+    paper="arXiv:1804.01526",
+    cost="random bits for the operands of both gradients",
+)
 
 
 def policy(bits: int, block: int = 64) -> Policy:
@@ -34,25 +40,25 @@ def _recipe(bits: int) -> Recipe:
     return Recipe((LOGITS, Rule(".*", policy(bits), name=name)), name=name)
 
 
-@register("hbfp8")
+@register("hbfp8", METHOD)
 def hbfp8() -> Recipe:
     """Mantissas of 8 bits."""
     return _recipe(8)
 
 
-@register("hbfp6")
+@register("hbfp6", METHOD)
 def hbfp6() -> Recipe:
     """Mantissas of 6 bits."""
     return _recipe(6)
 
 
-@register("hbfp5")
+@register("hbfp5", METHOD)
 def hbfp5() -> Recipe:
     """Mantissas of 5 bits."""
     return _recipe(5)
 
 
-@register("hbfp4")
+@register("hbfp4", METHOD)
 def hbfp4() -> Recipe:
     """Mantissas of 4 bits."""
     return _recipe(4)

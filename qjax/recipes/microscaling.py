@@ -13,18 +13,24 @@ operations in bfloat16.
 
 from qjax import qtypes
 from qjax.quantizer import Quantizer
-from qjax.recipes.registry import register, six_operands
+from qjax.recipes.registry import Method, register, six_operands
 from qjax.recipes.rules import Recipe
 from qjax.rounding import Stochastic
 
+METHOD = Method(
+    title="Microscaling (MX)",
+    paper="arXiv:2310.10537",
+    cost="each operand is quantized twice, once per direction",
+)
 
-@register("mxfp8")
+
+@register("mxfp8", METHOD)
 def mxfp8() -> Recipe:
     """E4M3 in all six operands."""
     return six_operands("mxfp8", Quantizer(qtypes.MXFP8))
 
 
-@register("mxfp8_e5m2")
+@register("mxfp8_e5m2", METHOD)
 def mxfp8_e5m2() -> Recipe:
     """E4M3 forward, E5M2 for incoming gradients."""
     return six_operands(
@@ -32,32 +38,32 @@ def mxfp8_e5m2() -> Recipe:
     )
 
 
-@register("mxfp6_e3m2")
+@register("mxfp6_e3m2", METHOD)
 def mxfp6_e3m2() -> Recipe:
     """E3M2 in all six operands."""
     return six_operands("mxfp6_e3m2", Quantizer(qtypes.MXFP6_E3M2))
 
 
-@register("mxfp6_e2m3")
+@register("mxfp6_e2m3", METHOD)
 def mxfp6_e2m3() -> Recipe:
     """E2M3 in all six operands."""
     return six_operands("mxfp6_e2m3", Quantizer(qtypes.MXFP6_E2M3))
 
 
-@register("mxfp4")
+@register("mxfp4", METHOD)
 def mxfp4() -> Recipe:
     """E2M1 in all six operands, gradients rounded stochastically."""
     noisy = Quantizer(qtypes.MXFP4, rounding=Stochastic())
     return six_operands("mxfp4", Quantizer(qtypes.MXFP4), cotangent=noisy)
 
 
-@register("mxfp4_rne")
+@register("mxfp4_rne", METHOD)
 def mxfp4_rne() -> Recipe:
     """E2M1 in all six operands, everything rounded to nearest even."""
     return six_operands("mxfp4_rne", Quantizer(qtypes.MXFP4))
 
 
-@register("mxint8")
+@register("mxint8", METHOD)
 def mxint8() -> Recipe:
     """INT8 elements with E8M0 scales in all six operands."""
     return six_operands("mxint8", Quantizer(qtypes.MXINT8))

@@ -13,6 +13,23 @@ from qjax.quantizer import Quantizer
 from qjax.recipes.rules import Recipe, Rule
 
 _makers: dict[str, Callable[[], Recipe]] = {}
+_methods: dict[str, "Method | None"] = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """What a method is, for tables; how it computes is in its recipes.
+
+    Attributes:
+      title: The method's name in its paper.
+      paper: Where it was published, such as "arXiv:2310.10537".
+      cost: What it computes or keeps beyond casts of the operands and their scales.
+    """
+
+    title: str
+    paper: str
+    cost: str
+
 
 # Where a language model or classifier turns features into logits. Kept in high precision
 # by default: the published recipes for training exempt the last layer and embeddings.
@@ -25,11 +42,14 @@ LOGITS = Rule(
 )
 
 
-def register(name: str) -> Callable[[Callable[[], Recipe]], Callable[[], Recipe]]:
+def register(
+    name: str, method: Method | None = None
+) -> Callable[[Callable[[], Recipe]], Callable[[], Recipe]]:
     """Registers the function below as the maker of the recipe `name`.
 
     Args:
       name: How users ask for the recipe. The recipe that is made carries this name.
+      method: The published method that the recipe belongs to.
 
     Raises:
       ValueError: If the name is taken.
@@ -41,7 +61,7 @@ def register(name: str) -> Callable[[Callable[[], Recipe]], Callable[[], Recipe]
         )
 
     def keep(make: Callable[[], Recipe]) -> Callable[[], Recipe]:
-        _makers[name] = make
+        _makers[name], _methods[name] = make, method
         return make
 
     return keep
@@ -50,6 +70,16 @@ def register(name: str) -> Callable[[Callable[[], Recipe]], Callable[[], Recipe]
 def names() -> list[str]:
     """Names of the registered recipes, sorted."""
     return sorted(_makers)
+
+
+def method_of(name: str) -> Method | None:
+    """The method that a registered recipe belongs to, if it said so."""
+    return _methods[name]
+
+
+def home_of(name: str) -> str:
+    """Name of the module that registered a recipe."""
+    return _makers[name].__module__
 
 
 def get(recipe: "str | Recipe | Policy | qtypes.QType | Quantizer") -> Recipe:

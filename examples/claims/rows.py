@@ -1,0 +1,65 @@
+"""Keeps the figures of claims between runs: one JSON file per claim, whole or absent."""
+
+import hashlib
+import inspect
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from examples.claims.claim import Claim
+from qjax import train
+
+
+def done(claim: Claim, seeds: Sequence[int], folder: pathlib.Path) -> dict[str, Any] | None:
+    """The stored row of a claim, or None where it must be run.
+
+    A row counts only for the same seeds and the same text of the claim's file.
+    """
+    row = read(claim, folder)
+    if row is None or row["seeds"] != list(seeds) or row["source"] != source(claim):
+        return None
+    return row
+
+
+def read(claim: Claim, folder: pathlib.Path) -> dict[str, Any] | None:
+    """The stored row of a claim, whatever its seeds; None where there is none."""
+    path = folder / f"{claim.name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def run(claim: Claim, seeds: Sequence[int], folder: pathlib.Path) -> dict[str, Any]:
+    """Runs a claim and stores its row."""
+    began = time.perf_counter()
+    figures = claim.run(seeds)
+    row = {
+        "claim": claim.name,
+        "seeds": list(seeds),
+        "figures": {arm: [float(v) for v in values] for arm, values in figures.items()},
+        "seconds": round(time.perf_counter() - began, 1),
+        "source": source(claim),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), **train.versions()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{claim.name}.json.partial"
+    partial.write_text(json.dumps(row, indent=1))
+    partial.replace(folder / f"{claim.name}.json")
+    return row
+
+
+def source(claim: Claim) -> str:
+    """A hash of the file that states the claim; what lies below it is not looked at."""
+    return hashlib.sha256(inspect.getsource(inspect.getmodule(claim.run)).encode()).hexdigest()[:16]
+
+
+def machine() -> str:
+    """What the figures were computed on."""
+    kinds = sorted({device.device_kind for device in jax.devices()})
+    return f"{', '.join(kinds)}, {os.cpu_count()} CPU cores, {platform.machine()} {sys.platform}"

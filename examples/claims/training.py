@@ -1,0 +1,95 @@
+"""Trains one arm of a claim for all its seeds, in one compiled program.
+
+The whole run is a loop on the device, mapped over seeds. A seed decides parameters, noise and
+the order of the data, alike in every arm, so that arms can be compared seed by seed.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from examples.claims.settings import Setting
+from qjax import train
+
+
+def train_arm(
+    setting: Setting,
+    step: train.Step,
+    seeds: Sequence[int],
+    *,
+    measure: Callable[[train.State], Any] | None = None,
+) -> dict[str, np.ndarray]:
+    """Trains one arm with every seed.
+
+    Args:
+      setting: Gives batches, the held-out batch and the number of steps.
+      step: How a step is taken; its recipe may be a schedule, or phases.
+      seeds: One run each.
+      measure: Maps the state at the end to further scalars by name, one program.
+
+    Returns:
+      By name, one number per seed: `loss` on the held-out batch in nats, `accuracy` in percent,
+      and what `measure` gives. The model computes in the recipe that holds at the end.
+    """
+    bounds = _bounds(step, setting.steps)
+    last = step.in_phase(len(bounds) - 2)
+
+    def run(seed: jax.Array) -> dict[str, jax.Array]:
+        start, data, noise = jax.random.split(jax.random.key(seed), 3)
+        state = step.init(start, setting.batch(data))
+        for phase, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            now = step.in_phase(phase)
+
+            def body(state: train.State, t: jax.Array, now: train.Step = now) -> Any:
+                return now(state, setting.batch(jax.random.fold_in(data, t)))[0], None
+
+            state, _ = jax.lax.scan(body, state, jnp.arange(begin, end))
+        params = state.params if state.average is None else state.average
+        found = last.task.loss(
+            params,
+            state.variables,
+            setting.held_out,
+            key=noise,
+            recipe=last.current(state),
+            mode="evaluate",
+        )
+        more = {} if measure is None else measure(state)
+        return {"loss": found.loss, **found.metrics, **more}
+
+    results = jax.jit(jax.vmap(run))(jnp.asarray(seeds, jnp.int32))
+    return {name: np.asarray(values, np.float64) for name, values in results.items()}
+
+
+def train_arms(
+    setting: Setting,
+    arms: Mapping[str, Any],
+    seeds: Sequence[int],
+    *,
+    figure: str = "loss",
+    **options: Any,
+) -> dict[str, list[float]]:
+    """Trains every arm and returns one figure per seed for each.
+
+    Args:
+      setting: What is trained.
+      arms: By name a recipe (or its name, a schedule, phases, or None for the plain model), or
+        a `train.Step` made by `setting.step`.
+      seeds: One run each.
+      figure: "loss" or "accuracy".
+      **options: Further fields of every step.
+    """
+    found = {}
+    for name, arm in arms.items():
+        step = arm if isinstance(arm, train.Step) else setting.step(arm, **options)
+        found[name] = [float(value) for value in train_arm(setting, step, seeds)[figure]]
+    return found
+
+
+def _bounds(step: train.Step, steps: int) -> list[int]:
+    """The steps at which phases begin, and the last."""
+    inner = step.recipe.boundaries if isinstance(step.recipe, train.Phases) else ()
+    return [0, *inner, steps]

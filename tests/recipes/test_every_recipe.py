@@ -1,0 +1,78 @@
+"""Laws that every registered recipe obeys; a new one is tested by being registered."""
+
+import pickle
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import qjax
+from qjax import recipes
+
+NAMES = recipes.names()
+X = jax.random.normal(jax.random.key(0), (8, 32))
+
+
+class MLP(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for name in ("first", "up", "last"):
+            x = nn.relu(nn.Dense(32, name=name)(x))
+        return nn.Dense(10, name="lm_head")(x)
+
+
+VARIABLES = MLP().init(jax.random.key(1), X)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_named_hashable_and_survives_pickling_and_flattening(name):
+    recipe = recipes.get(name)
+    assert recipe.name == name
+    assert recipe.version >= 1
+    assert recipe == recipes.get(name)
+    assert hash(recipe) == hash(recipes.get(name))
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+    leaves, treedef = jax.tree.flatten(recipe)
+    assert jax.tree.unflatten(treedef, leaves) == recipe
+    assert repr(recipe) == repr(recipes.get(name))
+    assert name in repr(recipe)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_linen_model_takes_a_step_with_finite_gradients(name):
+    model = qjax.quantize(MLP(), name)
+    variables = model.init({"params": jax.random.key(1), "quant": jax.random.key(2)}, X)
+    state = {k: v for k, v in variables.items() if k != "params"}
+
+    def loss(params):
+        rngs = {"quant": jax.random.key(2)}
+        return jnp.mean(model.apply({"params": params, **state}, X, rngs=rngs) ** 2)
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    assert np.isfinite(value)
+    for leaf in jax.tree.leaves(grads):
+        assert np.all(np.isfinite(leaf))
+    assert np.any(grads["up"]["kernel"])
+    rows = {row.path: row for row in qjax.report(model, X, strict=True).rows}
+    assert rows["up"].quantized == (name != "float32")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_nnx_model_and_a_function_differentiate(name):
+    layer = qjax.quantize(nnx.Linear(32, 32, rngs=nnx.Rngs(0)), name, rngs=nnx.Rngs(quant=1))
+
+    def of_layer(layer):
+        return jnp.mean(layer(X) ** 2)
+
+    def of_array(w, x):
+        return jnp.mean((x @ w) ** 2)
+
+    function = qjax.quantize(of_array, name, weights=["w"])
+    by_key = lambda w: function(w, X, quant_key=jax.random.key(3))  # noqa: E731
+    shape = jax.eval_shape(jax.grad(by_key), X.T @ X)
+    assert shape.shape == (32, 32)
+    gradients = nnx.eval_shape(nnx.grad(of_layer), layer)
+    assert gradients["kernel"].shape == (32, 32)
