@@ -187,3 +187,16 @@ def test_squeezing_beats_the_bare_format_on_a_narrow_far_away_tensor():
     assert float(jnp.median(jnp.abs(qjax.cast(x, "e5m2") / x - 1))) == 1.0
     assert ShiftSqueeze().cast(jnp.zeros(3)).tolist() == [0, 0, 0]
     assert float(jnp.max(squeezed)) == pytest.approx(float(jnp.max(x)), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((5, 128, 3), (0, 1)), ((640, 3), (0,)), ((4, 96, 2, 8), (1,)), ((3, 70, 5), (0, 1))]
+    + [((64, 2, 40), (0, 2)), ((66, 128), (1,)), ((4, 320), (0, 1)), ((0, 640, 3), (0, 1))],
+)
+def test_maxima_in_groups_are_maxima(shape, axes):
+    """In every order of the axes that is taken in parts; a NaN is larger than everything."""
+    x = np.asarray(jax.random.normal(jax.random.key(0), shape)).copy()
+    x[..., :1] = np.where(np.abs(x[..., :1]) > 2, np.nan, x[..., :1])
+    want = np.abs(x).view(np.int32).max(axis=axes, keepdims=True, initial=0)
+    np.testing.assert_array_equal(calibration.largest(jnp.asarray(x), axes), want)

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -86,11 +87,30 @@ def largest(view: Array, axes: tuple[int, ...]) -> Array:
     if not axes:
         return size
     last = view.ndim - 1
-    width = view.shape[last] if view.ndim else 0
+    if last not in axes:
+        return _over_rows(size, axes)
+    width = view.shape[last]
     parts = 2 if width <= 4 * LANES else 4
-    if last in axes and width % parts == 0 and width >= parts * LANES:
+    if width % parts == 0 and width >= parts * LANES:
         # A processor takes maxima of whole vectors faster than within one. The barrier keeps the
         # compiler from joining both steps again.
         lanes = jnp.max(size.reshape(*view.shape[:-1], parts, width // parts), axis=-2)
         size = jax.lax.optimization_barrier(lanes)
     return jnp.max(size, axis=axes, keepdims=True, initial=0)
+
+
+def _over_rows(size: Array, axes: tuple[int, ...]) -> Array:
+    """Returns maxima over axes other than the last, dimensions kept.
+
+    Where these lie next to each other, first over groups of rows, then over more than 32 groups:
+    XLA's CPU then takes two loops over whole vectors, up to twenty times faster than the single
+    one with a long stride that it makes of fewer.
+    """
+    kept = tuple(1 if axis in axes else n for axis, n in enumerate(size.shape))
+    first, rows = min(axes), math.prod(size.shape[axis] for axis in axes)
+    group = next((n for n in (16, 8, 4) if rows % n == 0 and rows // n > 32), 1)
+    if group == 1 or max(axes) - first >= len(axes):
+        return jnp.max(size, axis=axes, keepdims=True, initial=0)
+    split = (*size.shape[:first], rows // group, group, *size.shape[max(axes) + 1 :])
+    groups = jnp.max(size.reshape(split), axis=first + 1)
+    return jnp.max(jax.lax.optimization_barrier(groups), axis=first, initial=0).reshape(kept)
