@@ -57,8 +57,8 @@ def zeros(values: Array) -> Array:
     return jnp.mean((split(values)[1] == 0).astype(jnp.float32))
 
 
-def saturated(x: Array, tensor: QTensor) -> Array:
-    """Returns the fraction of elements whose magnitude exceeds the largest of their tile's range.
+def beyond(x: Array, tensor: QTensor) -> Array:
+    """Returns which elements' magnitudes exceed the largest of their tile's range.
 
     Args:
       x: The tensor that was encoded.
@@ -68,8 +68,12 @@ def saturated(x: Array, tensor: QTensor) -> Array:
     stored = dataclasses.replace(tensor, dtype="float32")
     values = stored.decode()
     at_limit = jnp.abs(format.load(tensor.qvalue)) >= format.max
-    beyond = at_limit & (jnp.abs(x.astype(jnp.float32)) > jnp.abs(values))
-    return jnp.mean(beyond.astype(jnp.float32))
+    return at_limit & (jnp.abs(x.astype(jnp.float32)) > jnp.abs(values))
+
+
+def saturated(x: Array, tensor: QTensor) -> Array:
+    """Returns the fraction of elements that are `beyond`; arguments as there."""
+    return jnp.mean(beyond(x, tensor).astype(jnp.float32))
 
 
 def summarize(x: Array, tensor: QTensor) -> Summary:

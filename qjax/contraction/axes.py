@@ -8,10 +8,10 @@ Nothing is computed here.
 import dataclasses
 import math
 from collections.abc import Hashable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
-from qjax.contraction.policy import Leg
-
+Leg = Literal["fwd", "dlhs", "drhs"]
+LEGS: tuple[Leg, ...] = ("fwd", "dlhs", "drhs")
 Labels = tuple[Hashable, ...]
 
 
@@ -28,11 +28,42 @@ class OperandAxes:
     batch: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """Axes of both operands of a leg, in the same order: the n-th of one meets the n-th of the
+    other.
+
+    Attributes:
+      lhs: Contracted axes of the first operand.
+      rhs: Contracted axes of the second operand.
+      lhs_batch: Axes of the first operand that both operands and the result share.
+      rhs_batch: The same axes in the second operand.
+      lhs_groups: Parts of the flattened contracted axes of the first operand that meet the
+        second operand separately, as in a grouped convolution.
+      rhs_groups: The same of the second operand.
+    """
+
+    lhs: tuple[int, ...]
+    rhs: tuple[int, ...]
+    lhs_batch: tuple[int, ...] = ()
+    rhs_batch: tuple[int, ...] = ()
+    lhs_groups: int = 1
+    rhs_groups: int = 1
+
+
 class Axes(Protocol):
     """Says which axes each leg of an operation contracts, and what a leg costs."""
 
     def leg(self, leg: Leg) -> tuple[OperandAxes, OperandAxes]:
         """Axes of both operands of a leg, in the order of the fields of `Gemm`."""
+        ...
+
+    def paired(self, leg: Leg) -> Paired:
+        """Axes along which every index of one operand meets the same index of the other.
+
+        Raises:
+          ValueError: If the leg has contracted axes of which this is not true.
+        """
         ...
 
     def flops(self, lhs_shape: Sequence[int], rhs_shape: Sequence[int]) -> int:
@@ -50,12 +81,14 @@ class Labelling:
       out: Labels of the result.
       apart: Labels whose indices are separate products, such as the experts of a ragged
         product: no scale of finite extent spans two of them.
+      ragged: Labels along which those indices lie one after another, as rows of experts do.
     """
 
     lhs: Labels
     rhs: Labels
     out: Labels
     apart: Labels = ()
+    ragged: Labels = ()
 
     def leg(self, leg: Leg) -> tuple[OperandAxes, OperandAxes]:
         """Axes of both operands of a leg, in the order of the fields of `Gemm`."""
@@ -72,6 +105,30 @@ class Labelling:
             "dlhs": (self.out, self.rhs, self.lhs),
             "drhs": (self.lhs, self.out, self.rhs),
         }[leg]
+
+    def paired(self, leg: Leg) -> Paired:
+        """Contracted and batch axes of both operands, in the order of the first.
+
+        Raises:
+          ValueError: If a contracted axis is ragged, or repeated as in "ii,i->".
+        """
+        first, second, result = self.roles(leg)
+        shared = [x for x in dict.fromkeys(first) if x in second]
+        contract = [x for x in shared if x not in result]
+        for label in contract:
+            if label in self.ragged or first.count(label) + second.count(label) > 2:
+                raise ValueError(
+                    f"The policy transforms or samples `{leg}` along its contracted axes, but one "
+                    "of them is ragged or a diagonal, where both operands do not meet index by "
+                    f"index. Leave `transform` and `sampling` out of `{leg}`."
+                )
+        batch = [x for x in shared if x in result and first.count(x) == second.count(x) == 1]
+        return Paired(
+            lhs=tuple(first.index(x) for x in contract),
+            rhs=tuple(second.index(x) for x in contract),
+            lhs_batch=tuple(first.index(x) for x in batch),
+            rhs_batch=tuple(second.index(x) for x in batch),
+        )
 
     def flops(self, lhs_shape: Sequence[int], rhs_shape: Sequence[int]) -> int:
         """Multiplications and additions of one leg: the same for all three."""

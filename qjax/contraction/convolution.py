@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array, DTypeLike, Key, Shape
-from qjax.contraction.axes import OperandAxes
+from qjax.contraction.axes import Leg, OperandAxes, Paired
 from qjax.contraction.ops import checked
-from qjax.contraction.policy import Leg, Policy
+from qjax.contraction.policy import Policy
 
 Padding = str | Sequence[tuple[int, int]]
 
@@ -54,6 +54,18 @@ class Convolution:
         if leg == "dlhs":
             return _over(out, 1), _over(rhs, 0)
         return _over(lhs, 0), _over(out, 0)
+
+    def paired(self, leg: Leg) -> Paired:
+        """Features in `fwd` and `dlhs`, images in `drhs`; never space, over which windows slide."""
+        numbers = self.dimension_numbers
+        lhs, rhs, out = map(tuple, (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec))
+        features, images = self.feature_group_count, self.batch_group_count
+        if leg == "fwd":
+            return Paired(lhs[1:2], rhs[1:2], lhs_groups=features)
+        if leg == "dlhs":
+            groups = features * images
+            return Paired(out[1:2], rhs[0:1], lhs_groups=groups, rhs_groups=groups)
+        return Paired(lhs[0:1], out[0:1], lhs_groups=images)
 
     def flops(self, lhs_shape: Sequence[int], rhs_shape: Sequence[int]) -> int:
         """Multiplications and additions of one leg, those with padding included."""

@@ -73,7 +73,8 @@ def plan(
     quantizers = (gemm.lhs, gemm.rhs)
     if implementation in (None, "reference") or wide != jnp.float32 or not _is_product(labels, leg):
         return REFERENCE
-    if any(q is None or not _is_static(q) for q in quantizers):
+    ordinary = gemm.accumulator is None and gemm.multiplier is None and gemm.sampling is None
+    if not ordinary or not all(isinstance(q, Quantizer) and _is_static(q) for q in quantizers):
         return REFERENCE
     types: list[QType] = [q.qtype for q in quantizers]  # type: ignore[union-attr]
     outside = all(_is_outside(t) for t in types)
@@ -103,7 +104,7 @@ def execute(
     scales: list[Array | None] = []
     for n, (x, axes) in enumerate(zip(operands, labels.leg(leg), strict=True)):
         quantizer = (gemm.lhs, gemm.rhs)[n]
-        assert quantizer is not None
+        assert isinstance(quantizer, Quantizer)
         noise = role_key(key, leg, n, quantizer)
         value, scale = _operand(plan, quantizer, x, axes, noise)
         values.append(value)
@@ -115,7 +116,7 @@ def execute(
     return out
 
 
-def role_key(key: Key | None, leg: Leg, n: int, quantizer: Quantizer) -> Key | None:
+def role_key(key: Key | None, leg: Leg, n: int, quantizer: Any) -> Key | None:
     """The key of one operand's noise: no two of the six operands share theirs.
 
     Raises:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from qjax._typing import Array, DTypeLike, Key
-from qjax.contraction.bilinear import Operation, contract
+from qjax.contraction.bilinear import contract
+from qjax.contraction.legs import Operation
 from qjax.contraction.operations import DotGeneral, Einsum, canonical_pair, parse_subscripts
 from qjax.contraction.policy import Policy
 from qjax.contraction.record import record

@@ -3,8 +3,8 @@
 A contraction `out = lhs . rhs` has three legs. `fwd` computes `out`; the backward pass
 computes `dlhs`, the gradient of `lhs`, from the cotangent and `rhs`; and `drhs`, the
 gradient of `rhs`, from `lhs` and the cotangent. (Elsewhere these are called fprop, dgrad
-and wgrad.) Each leg has two operands, so six choices are made here. This file only holds
-the choices; `bilinear` carries them out.
+and wgrad.) Each leg has two operands, so six choices are made here, and how each leg
+multiplies and sums. This file only holds the choices; `bilinear` carries them out.
 """
 
 import dataclasses
@@ -12,13 +12,18 @@ from typing import Any, Literal
 
 import jax
 
+from qjax.contraction.accumulators import Accumulator
+from qjax.contraction.axes import LEGS, Leg
+from qjax.contraction.multipliers import Multiplier
+from qjax.contraction.sampling import Sampling
+from qjax.contraction.splitting import BitSplit
+from qjax.contraction.transforms import Transform
 from qjax.formats import Format
 from qjax.qtypes import QType
 from qjax.quantizer import Quantizer
 
-Leg = Literal["fwd", "dlhs", "drhs"]
 Implementation = Literal["reference", "bfloat16", "xla"] | None
-LEGS: tuple[Leg, ...] = ("fwd", "dlhs", "drhs")
+Residuals = Literal["float", "codes", "requantize"] | None
 
 # What the two operands of each leg are. The order is that of the fields of `Gemm`.
 OPERANDS: dict[Leg, tuple[str, str]] = {
@@ -49,32 +54,63 @@ def _refuse_plain(what: str, value: Any, kind: str, remedy: str) -> Any:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Gemm:
-    """How the two operands of one leg are quantized.
+    """How the two operands of one leg are quantized, multiplied and summed.
 
     Attributes:
       lhs: Quantizer of the first operand: `lhs` in `fwd` and `drhs`, the cotangent in
         `dlhs`. None leaves the operand as it is.
       rhs: Quantizer of the second operand: `rhs` in `fwd` and `dlhs`, the cotangent in
         `drhs`. None leaves the operand as it is.
+      transform: What both operands go through before they are quantized: a map along the
+        contracted axes that cancels in the product.
+      accumulator: What the products are summed in; float32 where None.
+      multiplier: What multiplies two numbers; the exact product where None.
+      sampling: Which terms of the sum, or rows of the result, are drawn; all where None.
     """
 
-    lhs: Quantizer | None = None
-    rhs: Quantizer | None = None
+    lhs: Quantizer | BitSplit | None = None
+    rhs: Quantizer | BitSplit | None = None
+    transform: Transform | None = dataclasses.field(default=None, kw_only=True)
+    accumulator: Accumulator | None = dataclasses.field(default=None, kw_only=True)
+    multiplier: Multiplier | None = dataclasses.field(default=None, kw_only=True)
+    sampling: Sampling | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self):
         for side in ("lhs", "rhs"):
             quantizer = _quantizer(f"`Gemm.{side}`", getattr(self, side))
             object.__setattr__(self, side, quantizer)
+        for name, kind, example in (
+            ("transform", "Transform", "qjax.contraction.Hadamard(32)"),
+            ("accumulator", "Accumulator", "qjax.contraction.FloatAccumulator('bfloat16')"),
+            ("multiplier", "Multiplier", "qjax.contraction.LMul()"),
+            ("sampling", "Sampling", "qjax.contraction.LeverageSampling()"),
+        ):
+            _refuse_plain(f"`Gemm.{name}`", getattr(self, name), kind, example)
 
     @property
     def is_identity(self) -> bool:
-        """Whether neither operand is quantized."""
-        return self.lhs is None and self.rhs is None
+        """Whether this leg is the plain product of its operands."""
+        return all(getattr(self, field.name) is None for field in dataclasses.fields(self))
+
+    @property
+    def emulated(self) -> bool:
+        """Whether products or sums are other than those of float32 arithmetic."""
+        return self.accumulator is not None or self.multiplier is not None
 
     @property
     def stochastic(self) -> bool:
-        """Whether an operand is rounded with noise, so that a key is needed."""
-        return any(q is not None and q.stochastic for q in (self.lhs, self.rhs))
+        """Whether something is drawn at random, so that a key is needed."""
+        drawn = self.sampling is not None
+        return drawn or any(q is not None and q.stochastic for q in (self.lhs, self.rhs))
+
+    def flipped(self) -> "Gemm":
+        """The same leg with its operands in the other order."""
+        parts = {
+            name: None if part is None else part.flipped()
+            for name in ("transform", "multiplier", "sampling")
+            for part in (getattr(self, name),)
+        }
+        return dataclasses.replace(self, lhs=self.rhs, rhs=self.lhs, **parts)
 
 
 @jax.tree_util.register_dataclass
@@ -84,7 +120,7 @@ class Policy:
 
     Tiles are relative to a leg: they run along the axes that this leg sums over. The same
     quantizer can therefore serve all legs, and an operand that appears in two legs is
-    quantized twice, each time from its high-precision values.
+    quantized twice, each time from its high-precision values (`residuals` says otherwise).
 
     Attributes:
       fwd: The forward contraction, `lhs . rhs`.
@@ -95,6 +131,12 @@ class Policy:
         "bfloat16" on bfloat16 operands where these hold every value; "xla" on operands in
         their own dtype (int8, float8) where XLA has such products, else as "bfloat16". Only
         the rounding of the float32 sums differs. `contraction.execution` says more.
+      residuals: What the backward pass is given of the operands of `fwd`. "float" (None): the
+        operands themselves. "codes": their codes, which `dlhs` and `drhs` decode and use as
+        they are. "requantize": their codes, which are decoded and then quantized again as
+        `dlhs` and `drhs` say. Codes are of what `fwd` multiplied, its transform included.
+      clip: Whether the gradient of an element that `fwd` saturated is zero. Otherwise it is
+        passed on as if nothing had been rounded.
     """
 
     fwd: Gemm = Gemm()
@@ -103,6 +145,8 @@ class Policy:
     implementation: Implementation = dataclasses.field(
         default=None, kw_only=True, metadata={"static": True}
     )
+    residuals: Residuals = dataclasses.field(default=None, kw_only=True, metadata={"static": True})
+    clip: bool = dataclasses.field(default=False, kw_only=True, metadata={"static": True})
 
     def __post_init__(self):
         if self.implementation not in (None, "reference", "bfloat16", "xla"):
@@ -110,21 +154,50 @@ class Policy:
                 "`Policy.implementation` must be None, 'reference', 'bfloat16' or 'xla', but "
                 f"{self.implementation!r} came. None is the reference, in float32."
             )
+        if self.residuals not in (None, "float", "codes", "requantize"):
+            raise ValueError(
+                "`Policy.residuals` must be None, 'float', 'codes' or 'requantize', but "
+                f"{self.residuals!r} came. None keeps the operands as they are."
+            )
         for leg in LEGS:
             _refuse_plain(f"`Policy.{leg}`", getattr(self, leg), "Gemm", "Gemm(lhs=..., rhs=...)")
+        self._check_codes()
+
+    def _check_codes(self) -> None:
+        if not self.keeps_codes or not all(isinstance(getattr(self, x), Gemm) for x in LEGS):
+            return
+        for side in ("lhs", "rhs"):
+            if isinstance(getattr(self.fwd, side), BitSplit):
+                raise ValueError(
+                    f"`Policy.residuals` is {self.residuals!r}, but `fwd.{side}` is a BitSplit, "
+                    "which has two codes for each element. Give a Quantizer, or keep floats."
+                )
+        again = {"dlhs.rhs": self.dlhs.rhs, "drhs.lhs": self.drhs.lhs}
+        for name, quantizer in again.items():
+            side = name.split(".")[1]
+            if self.residuals == "codes" and quantizer and getattr(self.fwd, side):
+                raise ValueError(
+                    f"`Policy.residuals` is 'codes', but `{name}` quantizes the codes of "
+                    f"`fwd.{side}` again. Leave it out, or ask for 'requantize'."
+                )
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether the backward pass is given codes."""
+        return self.residuals in ("codes", "requantize")
 
     @property
     def is_identity(self) -> bool:
-        """Whether no operand of any leg is quantized."""
+        """Whether all legs are plain products."""
         return all(getattr(self, leg).is_identity for leg in LEGS)
 
     @property
     def stochastic(self) -> bool:
-        """Whether any operand is rounded with noise, so that a key is needed."""
+        """Whether anything is drawn at random, so that a key is needed."""
         return any(getattr(self, leg).stochastic for leg in LEGS)
 
-    def quantizers(self) -> dict[tuple[Leg, str], Quantizer | None]:
-        """The six quantizers, by leg and by what the operand is."""
+    def quantizers(self) -> dict[tuple[Leg, str], Any]:
+        """What the six operands are quantized by, by leg and by what the operand is."""
         return {
             (leg, name): quantizer
             for leg in LEGS
@@ -135,12 +208,8 @@ class Policy:
 
     def flipped(self) -> "Policy":
         """The policy of the same contraction with its operands in the other order."""
-
-        def flip(gemm: Gemm) -> Gemm:
-            return dataclasses.replace(gemm, lhs=gemm.rhs, rhs=gemm.lhs)
-
         return dataclasses.replace(
-            self, fwd=flip(self.fwd), dlhs=flip(self.drhs), drhs=flip(self.dlhs)
+            self, fwd=self.fwd.flipped(), dlhs=self.drhs.flipped(), drhs=self.dlhs.flipped()
         )
 
     @classmethod

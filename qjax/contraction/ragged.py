@@ -51,7 +51,8 @@ class RaggedDot:
         if not groups:
             groups = ("group",)
             out = (*groups, *out)
-        return Labelling(plain.lhs, plain.rhs, out, apart=groups)
+        ragged = tuple(plain.lhs[i] for i in self.lhs_ragged)
+        return Labelling(plain.lhs, plain.rhs, out, apart=groups, ragged=ragged)
 
     def accumulate(self, dtype: DTypeLike) -> "RaggedDot":
         return dataclasses.replace(self, preferred_element_type=jnp.dtype(dtype))

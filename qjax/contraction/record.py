@@ -15,7 +15,7 @@ import jax
 
 from qjax._typing import Array, Shape
 from qjax.contraction.axes import Axes
-from qjax.contraction.bilinear import Operation
+from qjax.contraction.legs import Operation
 from qjax.contraction.policy import Policy
 
 # Both stand in the name stack of the traced program, where a report finds them again.

@@ -16,6 +16,7 @@ from qjax._typing import Shape
 from qjax.contraction.execution import plan
 from qjax.contraction.policy import LEGS, OPERANDS, Gemm, Leg
 from qjax.contraction.record import Contraction, Heard, listen
+from qjax.contraction.splitting import stored_bits, stored_name
 from qjax.recipes.rules import Recipe, Rule
 from qjax.recipes.walk import Found, contractions
 
@@ -199,8 +200,8 @@ def _quantized_row(found: Found, known: Contraction) -> Row:
         shapes=known.shapes,
         times=found.times,
         flops=found.times * known.labels.flops(*known.shapes),
-        formats=tuple(FLOAT if q is None else q.qtype.name for q in quantizers),
-        bits=tuple(None if q is None else q.qtype.bits_per_element for q in quantizers),
+        formats=tuple(FLOAT if q is None else stored_name(q) for q in quantizers),
+        bits=tuple(None if q is None else stored_bits(q) for q in quantizers),
         how=_how(known),
         why=f"rule {known.rule!r}" if known.rule else "policy given in the code",
     )
@@ -214,7 +215,15 @@ def _how(known: Contraction) -> str:
         for leg, gemm in asked
         if not gemm.is_identity
     ]
-    return " / ".join(dict.fromkeys(ways))
+    parts = [" / ".join(dict.fromkeys(ways))]
+    for name in ("transform", "multiplier", "accumulator", "sampling"):
+        chosen = [(leg, getattr(gemm, name)) for leg, gemm in asked]
+        parts += [f"{leg} {name} {part!r}" for leg, part in chosen if part is not None]
+    if known.policy.residuals not in (None, "float"):
+        parts.append(f"residuals {known.policy.residuals}")
+    if known.policy.clip:
+        parts.append("saturated gradients zero")
+    return "; ".join(parts)
 
 
 def _region(path: str, heard: Heard) -> tuple[str, str, Recipe | None]:

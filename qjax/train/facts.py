@@ -2,15 +2,21 @@
 
 from typing import Any
 
-from qjax.contraction import Policy
+from qjax.contraction import BitSplit, Policy
+from qjax.contraction.splitting import stored_bits
 from qjax.formats import Float
 from qjax.qtypes import QType
 from qjax.recipes import Recipe
 
 
 def operand_types(policy: Policy) -> list[QType | None]:
-    """Types of the six operands, leg by leg: fwd, dlhs, drhs; None where one is not quantized."""
-    return [None if q is None else q.qtype for q in policy.quantizers().values()]
+    """Types of the six operands, leg by leg: fwd, dlhs, drhs; None where one is not quantized.
+
+    Of an operand in two parts it is the type of the high one.
+    """
+    operands = policy.quantizers().values()
+    high = (q.high if isinstance(q, BitSplit) else q for q in operands)
+    return [None if q is None else q.qtype for q in high]
 
 
 def facts(recipe: Recipe | None) -> dict[str, Any]:
@@ -34,7 +40,8 @@ def facts(recipe: Recipe | None) -> dict[str, Any]:
         return {**name, "format": "float32", "E": 8, "M": 23, "B": "", "bits": "32"}
     types = operand_types(policy)
     first = next(t for t in types if t is not None)
-    bits = list(dict.fromkeys("32" if t is None else f"{t.bits_per_element:g}" for t in types))
+    operands = policy.quantizers().values()
+    bits = ["32" if q is None else f"{stored_bits(q):g}" for q in operands]
     element = first.format
     exponent = element.exponent_bits if isinstance(element, Float) else 0
     mantissa = element.mantissa_bits if isinstance(element, Float) else element.width - 1
@@ -45,5 +52,5 @@ def facts(recipe: Recipe | None) -> dict[str, Any]:
         "E": exponent,
         "M": mantissa,
         "B": "" if block is None else block,
-        "bits": "/".join(bits),
+        "bits": "/".join(dict.fromkeys(bits)),
     }

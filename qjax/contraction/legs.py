@@ -1,0 +1,190 @@
+"""One leg of a contraction: transform both operands, quantize them, multiply and sum.
+
+The three legs differ in what their operands are and in which transpose of the operation they
+are; the operation states both. Which legs there are and what they are given is `bilinear`'s.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from qjax._typing import Array, DTypeLike, Key, Shape
+from qjax.contraction import emulation, sampling, transforms
+from qjax.contraction.accumulators import IntegerAccumulator
+from qjax.contraction.axes import LEGS, Axes, Leg
+from qjax.contraction.execution import REFERENCE, execute, plan, role_key
+from qjax.contraction.policy import Gemm, Implementation
+from qjax.contraction.splitting import BitSplit
+
+
+class Operation(Protocol):
+    """A bilinear operation: hashable, and callable on two arrays.
+
+    Some take further arrays that they are not linear in, such as the sizes of groups.
+    `labels` says which axes are contracted, given the numbers of axes of the operands;
+    `accumulate` gives the same operation with its result left in the dtype asked for.
+    """
+
+    __call__: Callable[..., Array]
+
+    def labels(self, lhs_ndim: int, rhs_ndim: int) -> Axes: ...
+
+    def accumulate(self, dtype: DTypeLike) -> "Operation": ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What the three legs of one contraction share.
+
+    Attributes:
+      op: The operation.
+      shapes: Shapes of its two operands.
+      wide: The dtype that quantized operands are decoded to.
+      extra: Arrays that the operation takes besides.
+      key: Key of all noise.
+      decoded: Whether operands were decoded from codes, so that no leg is JAX's own.
+    """
+
+    op: Operation
+    shapes: tuple[Shape, Shape]
+    wide: DTypeLike
+    extra: tuple[Array, ...] = ()
+    key: Key | None = None
+    decoded: bool = False
+
+    @property
+    def labels(self) -> Axes:
+        """The roles of the axes."""
+        return self.op.labels(len(self.shapes[0]), len(self.shapes[1]))
+
+
+def wide(*arrays: Array) -> DTypeLike:
+    """The dtype that products of quantized operands are computed in."""
+    return jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
+
+
+def compute(
+    call: Call,
+    leg: Leg,
+    gemm: Gemm,
+    implementation: Implementation,
+    operands: tuple[Array, Array],
+    like: Array | None = None,
+) -> Array:
+    """The result of a leg.
+
+    Args:
+      call: The contraction.
+      leg: Which of its legs.
+      gemm: How it is computed.
+      implementation: How its product is carried out.
+      operands: Its two operands.
+      like: What a gradient is a gradient of; an array stands for its type here, because it
+        knows its sharding and manual axes too.
+
+    Returns:
+      The result, of the dtype of the operation or of `like`. Where `gemm` changes nothing it
+      is JAX's own to the bit.
+    """
+    if gemm.is_identity and not call.decoded:
+        return _transposed(call.op, leg, operands, call.extra, like)
+    if like is None:
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands]
+        dtype = jax.eval_shape(call.op, *shapes, *call.extra).dtype
+    else:
+        dtype = like.dtype
+    if gemm.transform is not None:
+        operands = transformed(call, leg, gemm, operands)
+    return _product(call, leg, gemm, implementation, operands, like).astype(dtype)
+
+
+def transformed(
+    call: Call, leg: Leg, gemm: Gemm, operands: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Both operands after the transform of the leg, in the wide dtype."""
+    assert gemm.transform is not None
+    lhs, rhs = (x.astype(call.wide) for x in operands)
+    bound = transforms.bind(gemm.transform, call.labels.paired(leg), lhs, rhs)
+    return bound.first(lhs), bound.second(rhs)
+
+
+def _product(
+    call: Call,
+    leg: Leg,
+    gemm: Gemm,
+    implementation: Implementation,
+    operands: tuple[Array, Array],
+    like: Array | None,
+) -> Array:
+    labels = call.labels
+    keys = _keys(call, leg, gemm)
+    if isinstance(gemm.accumulator, IntegerAccumulator):
+        pair = (gemm.lhs, gemm.rhs)
+        return emulation.emulate_codes(labels, leg, pair, operands, keys, gemm.accumulator)
+    way = plan(implementation, gemm, labels, leg, call.shapes, call.wide)
+    if way is not REFERENCE:
+        return execute(way, labels, leg, gemm, operands, call.key)
+    first, second = _values(call, leg, gemm, operands, keys)
+    if gemm.multiplier is not None and gemm.multiplier.exact and gemm.accumulator is None:
+        first, second = gemm.multiplier.prepare(first, second)
+    elif gemm.emulated:
+        parts = (gemm.multiplier, gemm.accumulator)
+        return emulation.emulate(labels, leg, first, second, *parts)
+    wide_like = None if like is None else like.astype(call.wide)
+    op = call.op.accumulate(call.wide)
+    return _transposed(op, leg, (first, second), call.extra, wide_like)
+
+
+def _transposed(
+    op: Operation,
+    leg: Leg,
+    operands: tuple[Array, Array],
+    extra: tuple[Array, ...],
+    like: Array | None,
+) -> Array:
+    """`op` itself, or its transpose in one operand, at the operands of a leg."""
+    first, second = operands
+    if leg == "fwd":
+        return op(first, second, *extra)
+    if leg == "dlhs":
+        (gradient,) = jax.linear_transpose(lambda x: op(x, second, *extra), like)(first)
+    else:
+        (gradient,) = jax.linear_transpose(lambda x: op(first, x, *extra), like)(second)
+    return gradient
+
+
+def _keys(call: Call, leg: Leg, gemm: Gemm) -> tuple[Key | None, Key | None]:
+    lhs, rhs = (
+        None if quantizer is None else role_key(call.key, leg, n, quantizer)
+        for n, quantizer in enumerate((gemm.lhs, gemm.rhs))
+    )
+    return lhs, rhs
+
+
+def _values(
+    call: Call,
+    leg: Leg,
+    gemm: Gemm,
+    operands: tuple[Array, Array],
+    keys: tuple[Key | None, Key | None],
+) -> tuple[Array, Array]:
+    """Both operands of a leg, quantized, decoded and drawn from."""
+    parts = []
+    for quantizer, x, axes, key in zip(
+        (gemm.lhs, gemm.rhs), operands, call.labels.leg(leg), keys, strict=True
+    ):
+        where = {"contract": axes.contract, "batch": axes.batch, "key": key, "dtype": call.wide}
+        if quantizer is None:
+            parts.append((x.astype(call.wide),))
+        elif isinstance(quantizer, BitSplit):
+            parts.append(quantizer.parts(x, **where))
+        else:
+            parts.append((quantizer.cast(x, **where),))
+    if gemm.sampling is None:
+        return sampling.whole(parts[0]), sampling.whole(parts[1])
+    key = role_key(call.key, leg, 6 - LEGS.index(leg), gemm)
+    assert key is not None
+    return gemm.sampling(parts[0], parts[1], call.labels.paired(leg), key)

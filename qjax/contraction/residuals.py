@@ -1,0 +1,93 @@
+"""What the backward pass is given of the operands of `fwd`, where that is not the operands.
+
+Codes take a quarter of the memory of floats or less; masks of what was saturated take a bit. If
+`fwd` transforms its operands, the codes are of the transformed ones: gradients are computed in
+the transformed domain, masked there, and brought back by the transpose of the transform.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from qjax import diagnostics
+from qjax._typing import Array
+from qjax.contraction import legs, transforms
+from qjax.contraction.execution import role_key
+from qjax.contraction.policy import Policy
+from qjax.contraction.splitting import BitSplit
+from qjax.qtensor import QTensor
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What is kept of the two operands of a contraction.
+
+    Attributes:
+      lhs: The operand, or its codes.
+      rhs: The same of the second operand.
+      masks: Which elements of each were not saturated, eight to a byte; None where all count.
+      measured: What the transform of `fwd` measured in the operands.
+      dtypes: Names of the dtypes of both operands.
+    """
+
+    lhs: Any
+    rhs: Any
+    masks: tuple[Any, Any] = (None, None)
+    measured: Any = ()
+    dtypes: tuple[str, str] | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def operands(self) -> tuple[Array, Array]:
+        """Both operands as arrays; codes are decoded to float32, or float64 beside that."""
+        dtype = "float64" if self.dtypes and "float64" in self.dtypes else "float32"
+        lhs, rhs = (x.decode(dtype) if isinstance(x, QTensor) else x for x in (self.lhs, self.rhs))
+        return lhs, rhs
+
+
+def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
+    """What `policy` keeps of the operands."""
+    gemm, measured = policy.fwd, ()
+    operands = (lhs, rhs)
+    if gemm.transform is not None:
+        first, second = (x.astype(call.wide) for x in operands)
+        bound = transforms.bind(gemm.transform, call.labels.paired("fwd"), first, second)
+        operands, measured = (bound.first(first), bound.second(second)), bound.measured
+    kept, masks = [], []
+    for n, (x, quantizer) in enumerate(zip(operands, (gemm.lhs, gemm.rhs))):
+        tensor, mask = None, None
+        if quantizer is not None and not isinstance(quantizer, BitSplit):
+            axes = call.labels.leg("fwd")[n]
+            key = role_key(call.key, "fwd", n, quantizer)
+            tensor = quantizer.encode(x, contract=axes.contract, batch=axes.batch, key=key)
+            if policy.clip:
+                mask = jnp.packbits(~diagnostics.beyond(x, tensor), axis=None)
+        masks.append(mask)
+        whole = (lhs, rhs)[n] if not policy.keeps_codes else x
+        kept.append(tensor if policy.keeps_codes and tensor is not None else whole)
+    names = (lhs.dtype.name, rhs.dtype.name)
+    return Kept(kept[0], kept[1], (masks[0], masks[1]), measured, names)
+
+
+def gradients(
+    call: legs.Call, policy: Policy, kept: Kept, computed: Sequence[Array]
+) -> tuple[Array, Array]:
+    """The gradients of the operands, from those of what was kept of them."""
+    transform = policy.fwd.transform
+    bound = None
+    if transform is not None:
+        bound = transforms.Cancelling(transform, call.labels.paired("fwd"), kept.measured)
+    out = []
+    for n, (gradient, mask) in enumerate(zip(computed, kept.masks)):
+        if bound is not None and not policy.keeps_codes and mask is not None:
+            gradient = bound.lifted(n, gradient)
+        if mask is not None:
+            inside = jnp.unpackbits(mask, count=gradient.size).reshape(gradient.shape)
+            gradient = jnp.where(inside.astype(bool), gradient, 0)
+        if bound is not None and (policy.keeps_codes or mask is not None):
+            gradient = bound.lowered(n, gradient)
+        dtype = gradient.dtype if kept.dtypes is None else kept.dtypes[n]
+        out.append(gradient.astype(dtype))
+    return out[0], out[1]

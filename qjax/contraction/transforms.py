@@ -1,0 +1,305 @@
+"""Maps of both operands of a product that cancel in it: `(x A) . (w A^-T) == x . w`.
+
+They run along the contracted axes, flattened in the order of the first operand's, and change
+nothing but what the quantizers see: outliers are spread (`Hadamard`), moved to the operand that
+bears them better (`Smoothing`), or gathered into tiles of their own (`Permutation`). Nothing is
+quantized here, and no operation is known by name: `bilinear` says which axes are contracted.
+"""
+
+import abc
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qjax._typing import Array
+from qjax.contraction.axes import Paired
+
+# Factors of a Hadamard matrix up to this size are multiplied as matrices, whose cost per element
+# does not grow with the block.
+DENSE = 64
+
+
+class Transform(abc.ABC):
+    """A pair of linear maps of arrays `(..., n)`, along their last axis, that cancel."""
+
+    def measure(self, lhs: Array, rhs: Array) -> Any:
+        """What both maps depend on, from the operands as `(..., n)` float arrays."""
+        del lhs, rhs
+        return ()
+
+    @abc.abstractmethod
+    def first(self, x: Array, measured: Any) -> Array:
+        """The map of the first operand."""
+
+    @abc.abstractmethod
+    def second(self, x: Array, measured: Any) -> Array:
+        """The map of the second operand: the inverse of the transpose of `first`."""
+
+    def flipped(self) -> "Transform":
+        """The transform for operands in the other order."""
+        return self
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Hadamard(Transform):
+    """A Walsh-Hadamard transform of blocks of the contracted axis.
+
+    Sylvester's matrix, applied in factors of at most 64. What is left after the last whole
+    block is transformed in the largest blocks that fit it (13 elements as 8 + 4 + 1), so that
+    every length keeps its shape and the two operands cancel, rounding apart.
+
+    Attributes:
+      block: Elements of a block, a power of two; None is the largest power of two that divides
+        the contracted length.
+      seed: Seed of random signs that the elements of every block are multiplied by first, the
+        same in all blocks; None multiplies by nothing.
+      orthonormal: Whether both operands are scaled by `1/sqrt(block)`. Otherwise the first is not
+        scaled and the second is by `1/block`: integers stay integers in the first.
+
+    Raises:
+      ValueError: If `block` is no power of two.
+
+    References:
+      Chee et al. 2023, "QuIP" (arXiv 2307.13304) for random signs; Xi et al. 2023, "Training
+      Transformers with 4-bit Integers" (arXiv 2306.11987) for blocks.
+    """
+
+    block: int | None = None
+    seed: int | None = dataclasses.field(default=None, kw_only=True)
+    orthonormal: bool = dataclasses.field(default=True, kw_only=True)
+
+    def __post_init__(self):
+        block = self.block
+        if block is not None and (not isinstance(block, int) or block < 1 or block & (block - 1)):
+            raise ValueError(
+                f"`Hadamard` was asked for block={block!r}. Give a power of two, or None for the "
+                "largest that divides the contracted length."
+            )
+
+    def first(self, x: Array, measured: Any = ()) -> Array:
+        """The transform of the first operand."""
+        return self._apply(x, 0.5 if self.orthonormal else 0.0)
+
+    def second(self, x: Array, measured: Any = ()) -> Array:
+        """The transform of the second operand."""
+        return self._apply(x, 0.5 if self.orthonormal else 1.0)
+
+    def _apply(self, x: Array, power: float) -> Array:
+        n = x.shape[-1]
+        block = self.block or max(1, n & -n)
+        parts, start = [], 0
+        while start < n:
+            size = min(block, 1 << ((n - start).bit_length() - 1))
+            stop = n - (n - start) % size
+            part = x[..., start:stop].reshape(*x.shape[:-1], (stop - start) // size, size)
+            if self.seed is not None:
+                part = part * jnp.asarray(_signs(self.seed, size), x.dtype)
+            scaled = walsh_hadamard(part) * jnp.asarray(size**-power, x.dtype)
+            parts.append(scaled.reshape(*x.shape[:-1], stop - start))
+            start = stop
+        return parts[0] if len(parts) == 1 else jnp.concatenate([x[..., :0], *parts], axis=-1)
+
+
+@functools.lru_cache(maxsize=64)
+def _signs(seed: int, size: int) -> np.ndarray:
+    # RandomState is the generator whose draws NumPy promises never to change.
+    return 1.0 - 2.0 * np.random.RandomState(seed).randint(0, 2, size)
+
+
+def walsh_hadamard(x: Array) -> Array:
+    """The Walsh-Hadamard transform of `(..., n)` along the last axis, `n` a power of two.
+
+    In Sylvester's order and without a factor: applied twice it gives `n` times its argument.
+    """
+    shape, stride = x.shape, 1
+    while stride < shape[-1]:
+        factor = min(DENSE, shape[-1] // stride)
+        parts = x.reshape(*shape[:-1], shape[-1] // (stride * factor), factor, stride)
+        matrix = jnp.asarray(_sylvester(factor), x.dtype)
+        x = jnp.einsum("...ij,ik->...kj", parts, matrix, precision=jax.lax.Precision.HIGHEST)
+        stride *= factor
+    return x.reshape(shape)
+
+
+@functools.lru_cache(maxsize=8)
+def _sylvester(n: int) -> np.ndarray:
+    # The sign of an entry is the parity of the bits that its row and column have in common.
+    index = np.arange(n)
+    return np.array([[1.0 - 2.0 * (bin(i & j).count("1") % 2) for j in index] for i in index])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Smoothing(Transform):
+    """Divides the first operand by one scale per contracted channel and multiplies the second.
+
+    Attributes:
+      alpha: Share of the difficulty that moves from the first operand to the second, where the
+        scales come from the operands at hand: `max|lhs|**alpha / max|rhs|**(1 - alpha)` of each
+        channel. A channel in which either is zero is left as it is.
+      scales: The scales, found beforehand: `n` positive numbers, a tuple or an array.
+
+    References:
+      Xiao et al. 2022, "SmoothQuant" (arXiv 2211.10438), equation 4.
+    """
+
+    alpha: Any = 0.5
+    scales: Any = dataclasses.field(default=None, kw_only=True)
+
+    def measure(self, lhs: Array, rhs: Array) -> Array:
+        """The scales, `(n,)`."""
+        if self.scales is not None:
+            scales = jnp.asarray(self.scales, lhs.dtype)
+            if scales.shape != lhs.shape[-1:]:
+                raise ValueError(
+                    f"`Smoothing.scales` holds numbers of shape {scales.shape}, but "
+                    f"{lhs.shape[-1]} channels are contracted. Give one for each of them."
+                )
+            return scales
+        tops = [jnp.max(jnp.abs(x), axis=tuple(range(x.ndim - 1)), initial=0.0) for x in (lhs, rhs)]
+        alpha = jnp.asarray(self.alpha, lhs.dtype)
+        used = (tops[0] > 0) & (tops[1] > 0)
+        low, high = (jnp.where(used, top, 1) for top in tops)
+        return jnp.where(used, low**alpha / high ** (1 - alpha), 1)
+
+    def first(self, x: Array, measured: Any) -> Array:
+        """The first operand divided by the scales."""
+        return x / measured
+
+    def second(self, x: Array, measured: Any) -> Array:
+        """The second operand multiplied by the scales."""
+        return x * measured
+
+    def flipped(self) -> "Smoothing":
+        """The transform for operands in the other order."""
+        if self.scales is None:
+            return dataclasses.replace(self, alpha=1 - self.alpha)
+        scales = self.scales
+        inverse = tuple(1 / s for s in scales) if isinstance(scales, tuple) else 1 / scales
+        return dataclasses.replace(self, scales=inverse)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Permutation(Transform):
+    """Reorders the contracted channels, so that tiles hold channels of like magnitude.
+
+    Attributes:
+      order: Where each channel comes from: a permutation of `0 .. n-1`. None sorts the channels
+        by the largest magnitude of the first operand, descending.
+    """
+
+    order: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        if self.order is None:
+            return
+        object.__setattr__(self, "order", tuple(int(i) for i in self.order))
+        if sorted(self.order) != list(range(len(self.order))):
+            raise ValueError(
+                f"`Permutation.order` must name each of {len(self.order)} channels once, but "
+                f"{self.order!r} came. Give for instance `tuple(np.argsort(magnitudes))`."
+            )
+
+    def measure(self, lhs: Array, rhs: Array) -> Array:
+        """The indices, `(n,)`."""
+        del rhs
+        if self.order is None:
+            return jnp.argsort(-jnp.max(jnp.abs(lhs), axis=tuple(range(lhs.ndim - 1)), initial=0.0))
+        if len(self.order) != lhs.shape[-1]:
+            raise ValueError(
+                f"`Permutation.order` names {len(self.order)} channels, but {lhs.shape[-1]} are "
+                "contracted. Give one place for each of them."
+            )
+        return jnp.asarray(self.order)
+
+    def first(self, x: Array, measured: Any) -> Array:
+        """The first operand, its channels in order."""
+        return jnp.take(x, measured, axis=-1)
+
+    def second(self, x: Array, measured: Any) -> Array:
+        """The second operand, its channels in order."""
+        return jnp.take(x, measured, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cancelling:
+    """A transform, bound to the axes of a product and to what it measured in the operands.
+
+    Attributes:
+      transform: The transform.
+      axes: Where it acts in both operands.
+      measured: What both maps depend on.
+    """
+
+    transform: Transform
+    axes: Paired
+    measured: Any
+
+    def first(self, x: Array) -> Array:
+        """The map of the first operand, in its own shape."""
+        return along(self.axes.lhs, self.axes.lhs_groups, x, self._map(self.transform.first))
+
+    def second(self, x: Array) -> Array:
+        """The map of the second operand, in its own shape."""
+        return along(self.axes.rhs, self.axes.rhs_groups, x, self._map(self.transform.second))
+
+    def lowered(self, side: int, gradient: Array) -> Array:
+        """The gradient of an operand (0 or 1), from that of its transform."""
+        function = (self.first, self.second)[side]
+        (result,) = jax.linear_transpose(function, gradient)(gradient)
+        return result
+
+    def lifted(self, side: int, gradient: Array) -> Array:
+        """The gradient of the transform of an operand, from that of the operand."""
+        # The gradient of one operand goes the way of the other operand.
+        swapped = (self.transform.second, self.transform.first)[side]
+        axes, groups = (
+            (self.axes.lhs, self.axes.lhs_groups),
+            (self.axes.rhs, self.axes.rhs_groups),
+        )[side]
+        return along(axes, groups, gradient, self._map(swapped))
+
+    def _map(self, function: Any) -> Any:
+        return lambda x: function(x, self.measured)
+
+
+def bind(transform: Transform, axes: Paired, lhs: Array, rhs: Array) -> Cancelling:
+    """A transform for the two operands of one product."""
+    parts = (
+        _front(axes.lhs, axes.lhs_groups, lhs),
+        _front(axes.rhs, axes.rhs_groups, rhs),
+    )
+    return Cancelling(transform, axes, transform.measure(*parts))
+
+
+def along(axes: tuple[int, ...], groups: int, x: Array, function: Any) -> Array:
+    """Applies `function`, which acts on the last axis, along `axes` flattened in their order.
+
+    Args:
+      axes: Axes of `x`.
+      groups: Parts of the flattened axis that are mapped each on their own.
+      x: Array.
+      function: Keeps shapes.
+    """
+    order, moved = _order(axes, x), _front(axes, groups, x)
+    out = function(moved).reshape([x.shape[i] for i in order])
+    return out.transpose([order.index(i) for i in range(x.ndim)])
+
+
+def _order(axes: tuple[int, ...], x: Array) -> list[int]:
+    return [i for i in range(x.ndim) if i not in axes] + list(axes)
+
+
+def _front(axes: tuple[int, ...], groups: int, x: Array) -> Array:
+    """`x` with `axes` flattened to the last axis, one of each group."""
+    order = _order(axes, x)
+    n = math.prod(x.shape[i] for i in axes)
+    kept = [x.shape[i] for i in order[: x.ndim - len(axes)]]
+    return x.transpose(order).reshape([*kept, *([groups] if groups > 1 else []), n // groups])

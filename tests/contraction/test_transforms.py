@@ -1,0 +1,162 @@
+"""Transforms cancel: without quantizers a product is what it was, with them it is the explicit
+product of transformed, quantized operands."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+import qjax
+from qjax import Gemm, Policy, Quantizer
+from qjax.contraction import Hadamard, Permutation, Smoothing
+from qjax.contraction.transforms import walsh_hadamard
+
+
+def normal(seed, shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+TRANSFORMS = {
+    "hadamard": Hadamard(8),
+    "whole axis": Hadamard(),
+    "signs": Hadamard(4, seed=3),
+    "integers": Hadamard(8, orthonormal=False),
+    "smoothing": Smoothing(0.7),
+    "sorted": Permutation(),
+}
+DOT = (((1,), (0,)), ((), ()))
+
+
+def dot(policy):
+    return lambda x, y: qjax.dot_general(x, y, DOT, policy=policy)
+
+
+def conv(groups=1, images=1):
+    def function(policy):
+        return lambda x, y: qjax.conv_general_dilated(
+            x,
+            y,
+            (1, 2),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+            batch_group_count=images,
+            policy=policy,
+        )
+
+    return function
+
+
+def ragged(policy):
+    return lambda x, y: qjax.ragged_dot(x, y, jnp.array([2, 0, 5], jnp.int32), policy=policy)
+
+
+OPS = {
+    "dot": (dot, (5, 13), (13, 6)),
+    "two contracted, in other order": (
+        lambda p: lambda x, y: qjax.einsum("abij,bjik->bak", x, y, policy=p),
+        (3, 2, 4, 6),
+        (2, 6, 4, 5),
+    ),
+    "convolution": (conv(), (4, 5, 6, 8), (3, 2, 8, 6)),
+    "grouped convolution": (conv(groups=2), (4, 5, 6, 8), (3, 2, 4, 6)),
+    "groups of images": (conv(images=2), (4, 5, 6, 8), (3, 2, 8, 6)),
+    "empty": (dot, (5, 0), (0, 6)),
+}
+
+
+def legs(function, x, y):
+    out, pull = jax.vjp(function, x, y)
+    weight = jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape)
+    return (out, *pull(weight))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_without_quantizers_the_product_and_its_gradients_are_the_plain_ones(op):
+    make, a, b = OPS[op]
+    x, y = normal(0, a), normal(1, b)
+
+    @jax.jit
+    def every(x, y):
+        policies = [Policy(*(Gemm(transform=t),) * 3) for t in TRANSFORMS.values()]
+        return [legs(make(policy), x, y) for policy in policies]
+
+    expected = jax.jit(lambda x, y: legs(make(Policy()), x, y))(x, y)
+    for name, found in zip(TRANSFORMS, every(x, y), strict=True):
+        for got, want in zip(found, expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+def test_rows_of_experts_are_transformed_forward_and_refused_where_rows_are_summed():
+    x, y = normal(0, (7, 8)), normal(1, (3, 8, 5))
+    policy = Policy(fwd=Gemm(transform=Hadamard(8)), dlhs=Gemm(transform=Hadamard(2)))
+    for got, want in zip(legs(ragged(policy), x, y), legs(ragged(Policy()), x, y), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+    with pytest.raises(ValueError, match="ragged"):
+        legs(ragged(Policy(drhs=Gemm(transform=Hadamard(2)))), x, y)
+
+
+def test_the_fast_transform_is_sylvesters_matrix_and_exact_on_integers():
+    for n in (1, 2, 64, 256):
+        x = np.random.default_rng(n).integers(-8, 8, (3, n)).astype(np.float32)
+        np.testing.assert_array_equal(walsh_hadamard(jnp.asarray(x)), x @ scipy.linalg.hadamard(n))
+        np.testing.assert_array_equal(walsh_hadamard(walsh_hadamard(jnp.asarray(x))), n * x)
+
+
+def test_with_quantizers_the_product_is_the_explicit_one_on_every_leg():
+    """Blocks of 8, 4 and 1 of 13 channels; each leg has a transform of its own."""
+    x, w, g = normal(0, (16, 13)), normal(1, (13, 32)), normal(2, (16, 32))
+    int4 = Quantizer("int4_channel")
+    matrix = lambda *blocks: scipy.linalg.block_diag(  # noqa: E731
+        *(scipy.linalg.hadamard(b) / np.sqrt(b) for b in blocks)
+    ).astype(np.float32)
+    policy = Policy(
+        *(Gemm(int4, int4, transform=Hadamard(block)) for block in (8, 16, None)),
+    )
+    out, pull = jax.vjp(dot(policy), x, w)
+    dx, dw = pull(g)
+
+    def explicit(a, b, h):
+        a, b = int4.cast(a @ h), int4.cast(h.T @ b, contract=(0,))
+        return a @ b
+
+    np.testing.assert_allclose(out, explicit(x, w, matrix(8, 4, 1)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dx, explicit(g, w.T, matrix(16, 16)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dw, explicit(x.T, g, matrix(16)), rtol=1e-5, atol=1e-5)
+
+
+def test_smoothing_scales_are_those_of_smoothquant():
+    x, w = normal(0, (9, 4)), normal(1, (4, 7))
+    expected = np.abs(x).max(0) ** 0.25 / np.abs(w).max(1) ** 0.75
+    for weight, scale in ((w, expected[1]), (w.at[1].set(0), 1)):
+        scales = Smoothing(0.25).measure(x, weight.T)
+        np.testing.assert_allclose(scales, np.where(np.arange(4) == 1, scale, expected), rtol=1e-6)
+    given = Smoothing(scales=(2.0, 4.0, 0.5, 1.0))
+    assert given.flipped().scales == (0.5, 0.25, 2.0, 1.0)
+    with pytest.raises(ValueError, match="one for each"):
+        dot(Policy(fwd=Gemm(transform=Smoothing(scales=(1.0,)))))(x, w)
+
+
+def test_signs_are_fixed_by_the_seed_and_repeat_in_every_block():
+    ones = Hadamard(4, seed=1, orthonormal=False).first(jnp.eye(8))
+    signs = np.asarray(ones[:, 0] + ones[:, 4])  # the first row of each block is all ones
+    np.testing.assert_array_equal(np.abs(signs), 1)
+    np.testing.assert_array_equal(signs[:4], signs[4:])
+    other = Hadamard(4, seed=2, orthonormal=False).first(jnp.eye(8))
+    assert not np.array_equal(ones, other)
+
+
+@pytest.mark.parametrize("bad", [3, 0, -2, 2.0])
+def test_a_block_that_is_no_power_of_two_is_refused(bad):
+    with pytest.raises(ValueError, match="power of two"):
+        Hadamard(bad)
+
+
+def test_a_flipped_policy_computes_the_same():
+    x, w = normal(0, (6, 8)), normal(1, (8, 4))
+    int4 = Quantizer("int4_channel")
+    gemm = Gemm(int4, None, transform=Smoothing(0.7))
+    swapped = qjax.dot_general(w.T, x.T, DOT, policy=Policy(gemm).flipped())
+    chex.assert_trees_all_close(dot(Policy(gemm))(x, w), swapped.T, rtol=1e-6, atol=1e-6)
