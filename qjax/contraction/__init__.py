@@ -1,5 +1,6 @@
 """Contractions on quantized operands: what each leg computes in, and the one derivative rule."""
 
+from qjax.contraction import operands as operands
 from qjax.contraction.accumulators import Accumulator as Accumulator
 from qjax.contraction.accumulators import FloatAccumulator as FloatAccumulator
 from qjax.contraction.accumulators import IntegerAccumulator as IntegerAccumulator

@@ -18,6 +18,7 @@ from qjax._typing import Array, DTypeLike, Key, Shape
 from qjax.contraction.axes import Leg, OperandAxes, Paired
 from qjax.contraction.ops import checked
 from qjax.contraction.policy import Policy
+from qjax.contraction.variables import Variables
 
 Padding = str | Sequence[tuple[int, int]]
 
@@ -98,6 +99,7 @@ def conv_general_dilated(
     *,
     policy: Policy,
     key: Key | None = None,
+    variables: Variables | None = None,
 ) -> Array:
     """Computes `jax.lax.conv_general_dilated` with quantized operands and gradients.
 
@@ -116,6 +118,7 @@ def conv_general_dilated(
       out_sharding: As in JAX.
       policy: How the six operands are quantized.
       key: Key of the noise, needed where `policy` rounds stochastically.
+      variables: What its operands learn and remember, needed where they do.
 
     Returns:
       The convolution, in the shape and dtype that JAX gives.
@@ -143,7 +146,7 @@ def conv_general_dilated(
         preferred_element_type,
         out_sharding,
     )
-    return checked("conv_general_dilated", op, lhs, rhs, policy, key)
+    return checked("conv_general_dilated", op, lhs, rhs, policy, key, variables=variables)
 
 
 def _padding(

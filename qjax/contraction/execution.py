@@ -210,6 +210,8 @@ def _is_matrix(labels: Labelling, leg: Leg, shapes: tuple[Shape, Shape]) -> bool
 
 
 def _is_static(quantizer: Quantizer) -> bool:
+    if quantizer.calibration.stateful:
+        return False
     return all(isinstance(leaf, int | float) for leaf in jax.tree.leaves(quantizer))
 
 

@@ -18,6 +18,7 @@ from qjax.contraction.axes import LEGS, Axes, Leg
 from qjax.contraction.execution import REFERENCE, execute, plan, role_key
 from qjax.contraction.policy import Gemm, Implementation
 from qjax.contraction.splitting import BitSplit
+from qjax.quantizer import Quantizer
 
 
 class Operation(Protocol):
@@ -182,6 +183,7 @@ def _values(
         elif isinstance(quantizer, BitSplit):
             parts.append(quantizer.parts(x, **where))
         else:
+            assert isinstance(quantizer, Quantizer), "trained operands are applied before"
             parts.append((quantizer.cast(x, **where),))
     if gemm.sampling is None:
         return sampling.whole(parts[0]), sampling.whole(parts[1])

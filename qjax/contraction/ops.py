@@ -16,8 +16,10 @@ from qjax._typing import Array, DTypeLike, Key
 from qjax.contraction.bilinear import contract
 from qjax.contraction.legs import Operation
 from qjax.contraction.operations import DotGeneral, Einsum, canonical_pair, parse_subscripts
+from qjax.contraction.outside import needs_variables, prepare
 from qjax.contraction.policy import Policy
 from qjax.contraction.record import record
+from qjax.contraction.variables import Variables
 
 
 def dot_general(
@@ -30,6 +32,7 @@ def dot_general(
     *,
     policy: Policy,
     key: Key | None = None,
+    variables: Variables | None = None,
 ) -> Array:
     """Computes `jax.lax.dot_general` with quantized operands and gradients.
 
@@ -42,6 +45,7 @@ def dot_general(
       out_sharding: As in JAX.
       policy: How the six operands are quantized.
       key: Key of the noise, needed where `policy` rounds stochastically.
+      variables: What its operands learn and remember, needed where they do.
 
     Returns:
       The product, in the shape and dtype that JAX gives.
@@ -59,7 +63,7 @@ def dot_general(
         preferred_element_type,
         out_sharding,
     )
-    return checked("dot_general", op, lhs, rhs, policy, key)
+    return checked("dot_general", op, lhs, rhs, policy, key, variables=variables)
 
 
 def einsum(
@@ -69,6 +73,7 @@ def einsum(
     preferred_element_type: DTypeLike | None = None,
     policy: Policy,
     key: Key | None = None,
+    variables: Variables | None = None,
 ) -> Array:
     """Computes `jax.numpy.einsum` with quantized operands and gradients.
 
@@ -83,6 +88,7 @@ def einsum(
       preferred_element_type: Dtype of the result, as in JAX.
       policy: How the operands of each pair, and of its gradients, are quantized.
       key: Key of the noise, needed where `policy` rounds stochastically.
+      variables: What the operands of two learn and remember, needed where they do.
 
     Returns:
       The result, in the shape and dtype that JAX gives.
@@ -97,7 +103,12 @@ def einsum(
         return jnp.einsum(f"{terms[0]}->{out}", *operands, **settings)  # type: ignore[call-overload]
     if len(operands) == 2:
         op = Einsum(f"{','.join(terms)}->{out}", **settings)
-        return checked("einsum", op, *operands, policy, key)
+        return checked("einsum", op, *operands, policy, key, variables=variables)
+    if needs_variables(policy):
+        raise ValueError(
+            f"`einsum` was given {len(operands)} operands and a policy whose operands learn or "
+            "remember, which belongs to one contraction. Contract two at a time."
+        )
     return _chain(list(terms), out, list(operands), settings, policy, key)
 
 
@@ -134,6 +145,7 @@ def checked(
     policy: Policy,
     key: Key | None,
     extra: tuple[Array, ...] = (),
+    variables: Variables | None = None,
 ) -> Array:
     """Checks what came to the door `name`, then contracts; see `bilinear.contract`."""
     _check_policy(name, policy)
@@ -148,8 +160,10 @@ def checked(
                     "`.astype(jnp.float32)`, or pass `policy=qjax.Policy()` to leave this "
                     "contraction as it is."
                 )
+    labels = op.labels(lhs.ndim, rhs.ndim)
+    left, (lhs, rhs) = prepare(name, labels, (lhs, rhs), policy, key, variables)
     with record(name, op, lhs, rhs, policy):
-        return contract(op, lhs, rhs, policy, key, extra)
+        return contract(op, lhs, rhs, left, key, extra)
 
 
 def _check_policy(name: str, policy: object) -> None:

@@ -15,6 +15,7 @@ import jax
 from qjax.contraction.accumulators import Accumulator
 from qjax.contraction.axes import LEGS, Leg
 from qjax.contraction.multipliers import Multiplier
+from qjax.contraction.operands import Operand
 from qjax.contraction.sampling import Sampling
 from qjax.contraction.splitting import BitSplit
 from qjax.contraction.transforms import Transform
@@ -51,6 +52,16 @@ def _refuse_plain(what: str, value: Any, kind: str, remedy: str) -> Any:
     return value
 
 
+def _refuse_trained(leg: Leg, gemm: Any) -> None:
+    for side in ("lhs", "rhs"):
+        if isinstance(getattr(gemm, side, None), Operand):
+            raise TypeError(
+                f"`Policy.{leg}.{side}` must be a Quantizer, but the trained operand "
+                f"{getattr(gemm, side)!r} came. Trained operands stand in `Policy.fwd`; the other "
+                "legs see what they give."
+            )
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Gemm:
@@ -58,7 +69,8 @@ class Gemm:
 
     Attributes:
       lhs: Quantizer of the first operand: `lhs` in `fwd` and `drhs`, the cotangent in
-        `dlhs`. None leaves the operand as it is.
+        `dlhs`. None leaves the operand as it is. In `fwd` it may be a trained operand
+        (`contraction.operands`), whose values all legs see.
       rhs: Quantizer of the second operand: `rhs` in `fwd` and `dlhs`, the cotangent in
         `drhs`. None leaves the operand as it is.
       transform: What both operands go through before they are quantized: a map along the
@@ -68,8 +80,8 @@ class Gemm:
       sampling: Which terms of the sum, or rows of the result, are drawn; all where None.
     """
 
-    lhs: Quantizer | BitSplit | None = None
-    rhs: Quantizer | BitSplit | None = None
+    lhs: Quantizer | BitSplit | Operand | None = None
+    rhs: Quantizer | BitSplit | Operand | None = None
     transform: Transform | None = dataclasses.field(default=None, kw_only=True)
     accumulator: Accumulator | None = dataclasses.field(default=None, kw_only=True)
     multiplier: Multiplier | None = dataclasses.field(default=None, kw_only=True)
@@ -160,7 +172,10 @@ class Policy:
                 f"{self.residuals!r} came. None keeps the operands as they are."
             )
         for leg in LEGS:
-            _refuse_plain(f"`Policy.{leg}`", getattr(self, leg), "Gemm", "Gemm(lhs=..., rhs=...)")
+            gemm = getattr(self, leg)
+            _refuse_plain(f"`Policy.{leg}`", gemm, "Gemm", "Gemm(lhs=..., rhs=...)")
+            if leg != "fwd":
+                _refuse_trained(leg, gemm)
         self._check_codes()
 
     def _check_codes(self) -> None:

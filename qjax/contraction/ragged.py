@@ -16,6 +16,7 @@ from qjax.contraction.axes import Labelling, dot_general_labels
 from qjax.contraction.operations import Pair
 from qjax.contraction.ops import checked
 from qjax.contraction.policy import Policy
+from qjax.contraction.variables import Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,7 @@ def ragged_dot(
     *,
     policy: Policy,
     key: Key | None = None,
+    variables: Variables | None = None,
 ) -> Array:
     """Computes `jax.lax.ragged_dot` with quantized operands and gradients.
 
@@ -80,6 +82,7 @@ def ragged_dot(
       group_offset: As in JAX.
       policy: How the six operands are quantized.
       key: Key of the noise, needed where `policy` rounds stochastically.
+      variables: What its operands learn and remember, needed where they do.
 
     Returns:
       (m, n) array of the dtype that JAX gives.
@@ -99,6 +102,7 @@ def ragged_dot(
         group_offset,
         policy=policy,
         key=key,
+        variables=variables,
     )
 
 
@@ -113,6 +117,7 @@ def ragged_dot_general(
     *,
     policy: Policy,
     key: Key | None = None,
+    variables: Variables | None = None,
 ) -> Array:
     """Computes `jax.lax.ragged_dot_general`; see `ragged_dot`, which has the usual axes."""
     numbers = ragged_dot_dimension_numbers
@@ -126,4 +131,4 @@ def ragged_dot_general(
         preferred_element_type,
     )
     extra = (group_sizes,) if group_offset is None else (group_sizes, group_offset)
-    return checked("ragged_dot", op, lhs, rhs, policy, key, extra)
+    return checked("ragged_dot", op, lhs, rhs, policy, key, extra, variables)

@@ -17,8 +17,8 @@ from qjax._typing import Array
 from qjax.contraction import legs, transforms
 from qjax.contraction.execution import role_key
 from qjax.contraction.policy import Policy
-from qjax.contraction.splitting import BitSplit
 from qjax.qtensor import QTensor
+from qjax.quantizer import Quantizer
 
 
 @jax.tree_util.register_dataclass
@@ -58,7 +58,7 @@ def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
     kept, masks = [], []
     for n, (x, quantizer) in enumerate(zip(operands, (gemm.lhs, gemm.rhs))):
         tensor, mask = None, None
-        if quantizer is not None and not isinstance(quantizer, BitSplit):
+        if isinstance(quantizer, Quantizer):
             axes = call.labels.leg("fwd")[n]
             key = role_key(call.key, "fwd", n, quantizer)
             tensor = quantizer.encode(x, contract=axes.contract, batch=axes.batch, key=key)

@@ -22,6 +22,7 @@ from qjax.contraction import Policy
 from qjax.contraction.record import enter_region
 from qjax.linen.bare import call_rewritten, is_inside, op_of
 from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
+from qjax.linen.variables import LayerVariables
 from qjax.recipes import Recipe
 from qjax.recipes.matching import Matching
 from qjax.recipes.report import Report, build
@@ -165,7 +166,8 @@ def _interceptor(root: nn.Module, matching: Matching):
             if rule is None:
                 return None
             key = _key(module, rule.policy, part)
-            return Choice(rule.policy, "/".join(full), str(rule), key)
+            variables = LayerVariables(module, part)
+            return Choice(rule.policy, "/".join(full), str(rule), key, variables)
 
         if bare is not None:
             choice = choose(bare)

@@ -18,6 +18,7 @@ import jax
 from qjax._typing import Array, Key
 from qjax.contraction import Policy, conv_general_dilated, dot_general, einsum
 from qjax.contraction.record import site
+from qjax.contraction.variables import Variables
 
 # The two contractions of `flax.linen.dot_product_attention`, as they are called in paths.
 QK, AV = "qk", "av"
@@ -34,27 +35,33 @@ class Choice:
       path: Its path in the model.
       rule: The rule that chose.
       key: Key of its noise; None where the model was given none or needs none.
+      variables: Where its operands' values are.
     """
 
     policy: Policy
     path: str
     rule: str
     key: Key | None
+    variables: Variables
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"policy": self.policy, "key": self.key, "variables": self.variables}
 
     def dot_general(self, *args: Any, **kwargs: Any) -> Array:
         """`jax.lax.dot_general` under this choice."""
         with site(self.path, self.rule):
-            return dot_general(*args, **kwargs, policy=self.policy, key=self.key)
+            return dot_general(*args, **kwargs, **self._settings)
 
     def conv_general_dilated(self, *args: Any, **kwargs: Any) -> Array:
         """`jax.lax.conv_general_dilated` under this choice."""
         with site(self.path, self.rule):
-            return conv_general_dilated(*args, **kwargs, policy=self.policy, key=self.key)
+            return conv_general_dilated(*args, **kwargs, **self._settings)
 
     def einsum(self, *args: Any, **kwargs: Any) -> Array:
         """`jax.numpy.einsum` under this choice."""
         with site(self.path, self.rule):
-            return einsum(*args, **kwargs, policy=self.policy, key=self.key)
+            return einsum(*args, **kwargs, **self._settings)
 
 
 class Choose(Protocol):

@@ -176,7 +176,7 @@ def _row(
     match = recipe.match(relative, found.op) if recipe is not None else None
     if match is not None:
         used.setdefault(region, set()).add(match[0])
-    if known is not None:
+    if known is not None and not known.policy.is_identity:
         return _quantized_row(found, known)
     row = Row(path, found.op, found.shapes, found.times, found.times * found.flops)
     if found.marked:

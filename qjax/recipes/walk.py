@@ -69,7 +69,9 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
                 continue
         if eqn.primitive.name in CONTRACTIONS:
             op = CONTRACTIONS[eqn.primitive.name]
-            yield Found(op, _outside(here), _shapes(eqn), _flops(eqn), times)
+            # Marked and alone: only what its operands went through before is quantized.
+            number = int(mark[2]) if mark is not None and mark[2] is not None else None
+            yield Found(op, _outside(here), _shapes(eqn), _flops(eqn), times, number=number)
             continue
         yield from _inside(eqn, here, times)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from qjax._typing import Array, Key, PyTree
+from qjax.contraction.variables import PENALTIES
 
 Mode: TypeAlias = Literal["train", "evaluate"]
 Quantize: TypeAlias = Callable[[Any, Any], Any]
@@ -83,6 +84,16 @@ def outcome(value: Any, variables: PyTree) -> Outcome:
             f"{jnp.shape(loss)}. Take the mean over the batch."
         )
     return Outcome(jnp.asarray(loss, jnp.float32), dict(metrics), variables)
+
+
+def with_penalties(result: Outcome, variables: PyTree) -> Outcome:
+    """Adds what the operands of a quantized model put on the loss; metric `penalty`."""
+    terms = jax.tree.leaves(dict(variables).get(PENALTIES, {}))
+    if not terms:
+        return result
+    penalty = sum((term.astype(jnp.float32) for term in terms), jnp.float32(0))
+    metrics = {**result.metrics, "penalty": penalty}
+    return result._replace(loss=result.loss + penalty, metrics=metrics)
 
 
 def cross_entropy(logits: Array, batch: dict[str, Array]) -> Array:

@@ -14,6 +14,7 @@ from qjax.train.tasks.base import (
     outcome,
     quantized,
     streams,
+    with_penalties,
 )
 
 
@@ -23,7 +24,8 @@ class LinenTask(Task):
 
     Every collection other than `params` is carried from step to step (batch statistics,
     quantizer state). Each step's key is given to the random streams named in `rngs`; the
-    first, `quant`, is what stochastic rounding draws from.
+    first, `quant`, is what stochastic rounding draws from. In training, what the operands of
+    a quantized model put in the collection `quant_penalties` is added to the loss.
 
     Attributes:
       model: A linen module; quantize it beforehand, or give `quantize`.
@@ -67,4 +69,5 @@ class LinenTask(Task):
             mutable=list(variables) if training else [],
             **(self.train_kwargs if training else self.eval_kwargs),
         )
-        return outcome(self.loss_fn(outputs, batch), {**variables, **updated})
+        result = outcome(self.loss_fn(outputs, batch), {**variables, **updated})
+        return with_penalties(result, updated)

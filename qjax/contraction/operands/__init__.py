@@ -1,0 +1,16 @@
+"""Trained operands: what a forward operand goes through, with what it learns and remembers.
+
+A recipe for quantization-aware training puts one of these where a Quantizer would stand. A
+method that is not here is a few lines on `Operand`; its docstring has an example.
+"""
+
+from qjax.contraction.operands._base import Granularity as Granularity
+from qjax.contraction.operands._base import Operand as Operand
+from qjax.contraction.operands._base import learned_shape as learned_shape
+from qjax.contraction.operands._estimated import Estimated as Estimated
+from qjax.contraction.operands._estimated import Mapped as Mapped
+from qjax.contraction.operands._learned import LSQ as LSQ
+from qjax.contraction.operands._learned import PACT as PACT
+from qjax.contraction.operands._learned import LearnedBits as LearnedBits
+from qjax.contraction.operands._learned import LearnedPoint as LearnedPoint
+from qjax.contraction.operands._learned import LSQPlus as LSQPlus

@@ -1,0 +1,92 @@
+"""A quantizer as a forward operand with a chosen derivative, and maps before quantization."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from qjax import gradients
+from qjax._typing import Array, Axes, Key, PyTree
+from qjax.contraction.operands._base import Operand
+from qjax.qtypes import QType
+from qjax.quantizer import Quantizer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Estimated(Operand):
+    """A quantizer whose values replace the operand in all legs, with a chosen derivative.
+
+    A quantizer alone in `Policy.fwd` rounds for the forward leg only: the other legs start from
+    the values before it. Its calibration may keep a state.
+
+    Attributes:
+      quantizer: The quantizer.
+      estimator: Maps (x, values), the operand before and after, to `values` with a derivative
+        in `x`. A function of a module, so that it can be hashed and pickled.
+    """
+
+    quantizer: Quantizer
+    estimator: Callable[[Array, Array], Array] = dataclasses.field(
+        default=gradients.through, kw_only=True, metadata={"static": True}
+    )
+
+    @property
+    def qtype(self) -> QType:
+        return self.quantizer.qtype
+
+    @property
+    def stochastic(self) -> bool:
+        return self.quantizer.stochastic
+
+    def state(self, x: Array, *, contract: Axes, batch: Axes) -> PyTree:
+        return self.quantizer.init(x.shape, contract=contract, batch=batch)
+
+    def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
+        fixed = jax.lax.stop_gradient(x)
+        values, state = self.quantizer.step(fixed, state, contract=contract, batch=batch, key=key)
+        return self.estimator(x, values), state
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mapped(Operand):
+    """A differentiable map of the operand, and a trained operand on what it gives.
+
+    Weight normalizations stand here, such as the hyperbolic tangent of DoReFa.
+
+    Attributes:
+      function: Maps the operand to an array of the same shape. A function of a module.
+      then: What follows.
+    """
+
+    function: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
+    then: Operand
+
+    @property
+    def qtype(self) -> QType:
+        return self.then.qtype
+
+    @property
+    def stochastic(self) -> bool:
+        return self.then.stochastic
+
+    @property
+    def penalized(self) -> bool:
+        return self.then.penalized
+
+    def params(self, x: Array, *, contract: Axes, batch: Axes) -> dict[str, Array]:
+        return self.then.params(self.function(x), contract=contract, batch=batch)
+
+    def state(self, x: Array, *, contract: Axes, batch: Axes) -> PyTree:
+        return self.then.state(x, contract=contract, batch=batch)
+
+    def apply(
+        self, x: Array, params: Any, state: Any, *, contract: Axes, batch: Axes, key: Key | None
+    ) -> tuple[Array, PyTree]:
+        where = {"contract": contract, "batch": batch, "key": key}
+        return self.then.apply(self.function(x), params, state, **where)
+
+    def penalty(self, x: Array, params: Any, *, contract: Axes, batch: Axes) -> Array | None:
+        return self.then.penalty(self.function(x), params, contract=contract, batch=batch)
