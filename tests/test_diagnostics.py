@@ -45,3 +45,26 @@ def test_histograms_count_codes_and_exponents():
     assert codes.sum() == 4
     with pytest.raises(ValueError, match="no scale"):
         diagnostics.scale_histogram(qjax.encode(x, "e4m3fn"))
+
+
+def test_wasserstein_is_that_of_scipy():
+    from scipy import stats
+
+    draw = np.random.default_rng(0)
+    x, y = np.float32(draw.normal(size=(2, 20, 25)))
+    found = jax.jit(diagnostics.wasserstein)(jnp.asarray(x), jnp.asarray(y))
+    assert found == pytest.approx(stats.wasserstein_distance(x.ravel(), y.ravel()), rel=1e-5)
+    assert diagnostics.wasserstein(x, x[::-1]) == 0
+
+
+def test_wasserstein_of_block_floating_point_halves_with_each_bit_and_grows_with_the_block():
+    x = jax.random.normal(jax.random.key(0), (64, 2304))
+    found = np.array(
+        [
+            [diagnostics.wasserstein(x, qjax.cast(x, qjax.qtypes.block_float(bits, block)))
+             for block in (16, 36, 64, 256, 576)]
+            for bits in (4, 5, 6)
+        ]
+    )  # fmt: skip
+    assert np.all(np.diff(found[:, :4], axis=1) > 0)
+    assert found[:-1] / found[1:] == pytest.approx(2, rel=0.02)

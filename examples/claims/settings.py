@@ -24,7 +24,7 @@ Batch = dict[str, jax.Array]
 
 # What the settings are, as reports say it.
 TEACHER = (
-    "A perceptron 64-96-96-96-16 learns the labels of a random network from fresh inputs, 500 "
+    "A perceptron 64-96-96-96-16 learns the labels of a random network from fresh inputs, 300 "
     "steps of 64, Adam."
 )
 DIGITS = "A perceptron 64-64-64-10 learns scikit-learn's digits, 400 steps of 64, Adam."
@@ -114,7 +114,7 @@ class CNN(nn.Module):
         return nn.Dense(self.classes, name="head")(x)
 
 
-def teacher(*, steps: int = 500, width: int = 96, depth: int = 3, rate: float = 2e-3) -> Setting:
+def teacher(*, steps: int = 300, width: int = 96, depth: int = 3, rate: float = 2e-3) -> Setting:
     """An MLP 64-96-96-96-16 that learns a random network's 16 labels from fresh batches of 64."""
     first, second, noise = jax.random.split(jax.random.key(12), 3)
     into = jax.random.normal(first, (64, 48)) / 8

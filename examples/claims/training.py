@@ -38,7 +38,7 @@ def train_arm(
     bounds = _bounds(step, setting.steps)
     last = step.in_phase(len(bounds) - 2)
 
-    def run(seed: jax.Array) -> dict[str, jax.Array]:
+    def run(seed: jax.Array, held_out: Any) -> dict[str, jax.Array]:
         start, data, noise = jax.random.split(jax.random.key(seed), 3)
         state = step.init(start, setting.batch(data))
         for phase, (begin, end) in enumerate(itertools.pairwise(bounds)):
@@ -52,7 +52,7 @@ def train_arm(
         found = last.task.loss(
             params,
             state.variables,
-            setting.held_out,
+            held_out,
             key=noise,
             recipe=last.current(state),
             mode="evaluate",
@@ -60,7 +60,9 @@ def train_arm(
         more = {} if measure is None else measure(state)
         return {"loss": found.loss, **found.metrics, **more}
 
-    results = jax.jit(jax.vmap(run))(jnp.asarray(seeds, jnp.int32))
+    # An argument: XLA would quantize a constant while it compiles, which is slow.
+    program = jax.jit(jax.vmap(run, (0, None)))
+    results = program(jnp.asarray(seeds, jnp.int32), setting.held_out)
     return {name: np.asarray(values, np.float64) for name, values in results.items()}
 
 

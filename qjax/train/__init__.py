@@ -18,6 +18,7 @@ from qjax.train.loss_scale import LossScale as LossScale
 from qjax.train.loss_scale import StaticScale as StaticScale
 from qjax.train.low_precision import nbytes as nbytes
 from qjax.train.low_precision import quantized_moments as quantized_moments
+from qjax.train.low_precision import rounded_parameters as rounded_parameters
 from qjax.train.low_precision import stochastic_parameters as stochastic_parameters
 from qjax.train.metrics import MetricsFile as MetricsFile
 from qjax.train.metrics import TensorBoard as TensorBoard

@@ -19,7 +19,7 @@ from qjax.quantizer import Quantizer
 
 
 class NoisyState(NamedTuple):
-    """State of `stochastic_parameters`: that of the inner transformation, and a step count."""
+    """State of what rounds parameters: that of the inner transformation, and a step count."""
 
     inner: Any
     count: Array
@@ -43,13 +43,50 @@ def stochastic_parameters(
     """
     quantizer = Quantizer(format, rounding=rounding.Stochastic())
 
+    def cast(x: Array, key: Array) -> Array:
+        return quantizer.cast(x, contract=(), key=key)
+
+    return _rounding_updates(inner, cast, seed, "stochastic_parameters")
+
+
+def rounded_parameters(
+    inner: optax.GradientTransformation, quantizer: Any, *, seed: int = 0
+) -> optax.GradientTransformation:
+    """Makes every update end on values of `quantizer`: the parameters' state of record.
+
+    Matrices are cast in tiles along their axis before the last, which a layer contracts, vectors
+    in tiles along their only one. The wide copy of the weights of hybrid block floating point is
+    of this kind (Drumond et al. 2018: mantissas of 16 bits), the narrow copy is the recipe's.
+
+    Args:
+      inner: The optimizer; it sees parameters and gradients in float32.
+      quantizer: A Quantizer, a type or a name; a stochastic one draws from `seed`.
+      seed: Of the noise, which also depends on the step and the place of the parameter.
+    """
+    chosen = quantizer if isinstance(quantizer, Quantizer) else Quantizer(quantizer)
+
+    def cast(x: Array, key: Array) -> Array:
+        contract = (-2,) if x.ndim > 1 else (-1,) if x.ndim else ()
+        return chosen.cast(x, contract=contract, key=key)
+
+    return _rounding_updates(inner, cast, seed, "rounded_parameters")
+
+
+def _rounding_updates(
+    inner: optax.GradientTransformation,
+    cast: Callable[[Array, Array], Array],
+    seed: int,
+    caller: str,
+) -> optax.GradientTransformation:
+    """`inner` with updates that end on what `cast` makes of the parameter, given a key."""
+
     def init(params: PyTree) -> NoisyState:
         return NoisyState(inner.init(_wide(params)), jnp.zeros((), jnp.int32))
 
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
         if params is None:
             raise ValueError(
-                "`stochastic_parameters` rounds what an update leads to, but `params` is None. "
+                f"`{caller}` rounds what an update leads to, but `params` is None. "
                 "Call `update(grads, state, params)`."
             )
         wide = _wide(params)
@@ -59,8 +96,7 @@ def stochastic_parameters(
         moved = []
         for i, (leaf, step) in enumerate(zip(leaves, jax.tree.leaves(updates), strict=True)):
             target = leaf + step.astype(jnp.float32)
-            rounded = quantizer.cast(target, contract=(), key=jax.random.fold_in(key, i))
-            moved.append(rounded - leaf)
+            moved.append(cast(target, jax.random.fold_in(key, i)) - leaf)
         return jax.tree.unflatten(tree, moved), NoisyState(following, state.count + 1)
 
     return optax.GradientTransformation(init, update)

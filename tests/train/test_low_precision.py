@@ -9,6 +9,7 @@ from tiny import Points, regression_step, same, start, started
 
 from qjax import train
 from qjax.qtensor import QTensor
+from qjax.qtypes import block_float
 from qjax.quantizer import Quantizer
 
 
@@ -121,3 +122,24 @@ def test_a_run_with_exchanged_gradients_learns_like_the_plain_one():
 def test_an_axis_the_mesh_lacks_is_refused():
     with pytest.raises(ValueError, match="`axis` is 'model', but the mesh has data"):
         train.Exchange(mesh=train.make_mesh(data=2), axis="model", quantizer=Quantizer("bfloat16"))
+
+
+def test_a_wide_copy_collects_updates_that_the_narrow_one_does_not_see():
+    wide = Quantizer(block_float(16, 8))
+    narrow = Quantizer(block_float(4, 8))
+    params = {"w": wide.cast(jax.random.normal(jax.random.key(0), (16, 3)), contract=(0,))}
+    optimizer = train.rounded_parameters(optax.sgd(1.0), wide)
+    state, before = optimizer.init(params), params["w"]
+    grads = {"w": jnp.full((16, 3), -(2.0**-9))}
+    for taken in range(1, 65):
+        updates, state = optimizer.update(grads, state, params)
+        params = train.step.apply_updates(params, updates)
+        assert np.array_equal(wide.cast(params["w"], contract=(0,)), params["w"])
+        if taken == 1:
+            narrow_now = narrow.cast(params["w"], contract=(0,))
+            unmoved = narrow_now == narrow.cast(before, contract=(0,))
+            assert np.mean(unmoved) > 0.9
+    assert np.allclose(params["w"] - before, 64 * 2.0**-9, atol=64 * 2.0**-14)
+    assert (
+        np.mean(narrow.cast(params["w"], contract=(0,)) == narrow.cast(before, contract=(0,))) < 0.9
+    )
