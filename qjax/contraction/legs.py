@@ -16,9 +16,9 @@ from qjax.contraction import emulation, sampling, transforms
 from qjax.contraction.accumulators import IntegerAccumulator
 from qjax.contraction.axes import LEGS, Axes, Leg
 from qjax.contraction.execution import REFERENCE, execute, plan, role_key
+from qjax.contraction.operands import Operand
 from qjax.contraction.policy import Gemm, Implementation
 from qjax.contraction.splitting import BitSplit
-from qjax.quantizer import Quantizer
 
 
 class Operation(Protocol):
@@ -183,7 +183,7 @@ def _values(
         elif isinstance(quantizer, BitSplit):
             parts.append(quantizer.parts(x, **where))
         else:
-            assert isinstance(quantizer, Quantizer), "trained operands are applied before"
+            assert not isinstance(quantizer, Operand), "trained operands are applied before"
             parts.append((quantizer.cast(x, **where),))
     if gemm.sampling is None:
         return sampling.whole(parts[0]), sampling.whole(parts[1])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from qjax.contraction.policy import Leg
+from qjax.contraction.splitting import stored_bits
 from qjax.recipes import registry
 from qjax.recipes.registry import Method
 from qjax.recipes.rules import Recipe
@@ -77,7 +78,7 @@ def bits(recipe: Recipe) -> tuple[str, str, str]:
 
 
 def _width(quantizer: Any) -> str:
-    return "32" if quantizer is None else f"{quantizer.qtype.bits_per_element:.4g}"
+    return "32" if quantizer is None else f"{stored_bits(quantizer):.4g}"
 
 
 def pieces(recipe: Recipe) -> dict[str, str]:
