@@ -48,6 +48,7 @@ from qjax.formats._patterns import extended as extended
 from qjax.formats._patterns import split as split
 from qjax.formats._power import PowerOfTwo as PowerOfTwo
 from qjax.formats._tables import dynamic_exponent as dynamic_exponent
+from qjax.formats._tables import k_hot as k_hot
 from qjax.formats._tables import lloyd_max as lloyd_max
 from qjax.formats._tables import normal_float as normal_float
 from qjax.formats._tables import power_law as power_law

@@ -101,3 +101,26 @@ def with_special(format: Format, *specials: float) -> Codebook:
     values = sorted({*format.values().tolist(), *(float(s) for s in specials)})
     label = f"{format.name}+" + ",".join(f"{s:g}" for s in specials)
     return Codebook(tuple(values), label=label)
+
+
+def k_hot(bits: int, ones: int, *, signed: bool = True) -> Codebook:
+    """Returns the integers whose magnitude has at most `ones` one-bits: products are few shifts.
+
+    Rounding toward zero keeps the most significant ones; to nearest is closer (7 becomes 8).
+
+    Args:
+      bits: Width of the integers, sign included, at most 16.
+      ones: Largest number of ones, at least 1.
+      signed: Whether there are negative ones.
+
+    References:
+      QFX, "Trainable fixed-point quantization", 2024, arXiv:2401.17544.
+    """
+    if not 1 + signed <= bits <= 16 or ones < 1:
+        raise ValueError(
+            f"`k_hot` was asked for bits={bits} and ones={ones}. Give {1 + signed} to 16 bits and "
+            "at least one one."
+        )
+    sizes = [n for n in range(1 << (bits - signed)) if n.bit_count() <= ones]
+    below = [-n for n in reversed(sizes) if n] if signed else []
+    return Codebook((*below, *sizes), label=f"{'' if signed else 'u'}hot{ones}of{bits}")

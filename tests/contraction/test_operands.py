@@ -49,6 +49,11 @@ MEMBERS = {
     "pact": operands.PACT(bits=2, bound=0.3, decay=1e-2),
     "bits": operands.LearnedBits(bits=3.3, price=1e-2),
     "point": operands.LearnedPoint(bits=5),
+    "spaced": operands.Spaced(bits=3, low=-1.0, high=1.0),
+    "spaced, learned ends": operands.Spaced(bits=3, low=-1.0, learned=("low", "high")),
+    "soft levels": operands.SoftLevels(bits=3),
+    "bounded": operands.L1Bounded(accumulator=12),
+    "bounded and centred": operands.L1Bounded(accumulator=12, centred=True, price=1e-3),
     "ternary": Ternary(),
     "mapped": operands.Mapped(squash, operands.LSQ(bits=3)),
     "mapped pact": operands.Mapped(squash, operands.PACT(bits=3, bound=0.3, decay=1e-2)),
@@ -90,7 +95,7 @@ def test_a_contraction_is_that_of_the_estimators_values_and_differentiates_throu
     chex.assert_trees_all_equal(got, expected)
     assert np.isfinite(got[0])
     learned = jax.tree.leaves(got[1][2])
-    assert bool(learned) == (name not in ("ternary", "estimated", "delayed"))
+    assert bool(learned) == (name not in ("spaced", "ternary", "estimated", "delayed"))
     assert all(np.any(np.asarray(g) != 0) for g in learned)
 
 

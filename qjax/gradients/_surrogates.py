@@ -1,8 +1,6 @@
-"""Gradient estimators: what the derivative of a rounding is taken to be in ordinary code.
+"""Derivatives that stand in for that of a cast: identities, masks and surrogates.
 
-A cast has derivative zero. Each function here wraps a cast, or is one, and gives it a useful
-derivative. A quantized contraction writes its own backward pass and needs none of these. Where a
-mask or an identity is all there is, forward mode works too (`custom_jvp`).
+Where a mask or an identity is all there is, forward mode works too (`custom_jvp`).
 """
 
 from collections.abc import Callable
@@ -152,89 +150,6 @@ _scaled.defvjp(_scaled_fwd, _scaled_bwd)
 def round_through(x: Array) -> Array:
     """Rounds to whole numbers, ties to even, with the identity as derivative."""
     return straight_through(jnp.round)(x)
-
-
-def lsq(x: Array, step: Array, *, low: float, high: float) -> Array:
-    """Integers times a learned step size: `clip(round(x / step), low, high) * step`.
-
-    The derivative in `x` is 1 inside the range and 0 outside; in `step` it is
-    `round(x / step) - x / step` inside and the bound outside, times `1 / sqrt(n * high)` for `n`
-    elements per step.
-
-    Args:
-      x: Values.
-      step: Positive step sizes that broadcast against `x`.
-      low: Smallest integer, for instance -8.
-      high: Largest integer, for instance 7.
-
-    References:
-      Esser et al., "Learned step size quantization", ICLR 2020, arXiv:1902.08153.
-    """
-    elements = x.size / jnp.size(step)
-    step = scaled(jnp.asarray(step), 1 / (elements * max(high, 1)) ** 0.5)
-    return round_through(jnp.clip(x / step, low, high)) * step
-
-
-def lsq_plus(x: Array, step: Array, offset: Array, *, low: float, high: float) -> Array:
-    """LSQ with a learned offset: the range need not be symmetric around zero.
-
-    References:
-      Bhalgat et al., "LSQ+", CVPR workshops 2020, arXiv:2004.09576.
-    """
-    factor = 1 / (x.size / jnp.size(step) * max(high, 1)) ** 0.5
-    step, offset = scaled(jnp.asarray(step), factor), scaled(jnp.asarray(offset), factor)
-    return round_through(jnp.clip((x - offset) / step, low, high)) * step + offset
-
-
-def pact(x: Array, bound: Array, bits: int) -> Array:
-    """Activations clipped to [0, bound] with a learned bound, then evenly spaced.
-
-    The derivative in `bound` is 1 where `x` is clipped, else 0.
-
-    References:
-      Choi et al., "PACT", 2018, arXiv:1805.06085.
-    """
-    top = (1 << bits) - 1
-    held = jnp.clip(x, 0, bound)
-    step = jax.lax.stop_gradient(bound) / top
-    return held + jax.lax.stop_gradient(jnp.round(held / step) * step - held)
-
-
-def learned_bits(x: Array, bits: Array, *, least: float = 1.0, most: float = 16.0) -> Array:
-    """A learned, fractional bit width: between two widths values are interpolated.
-
-    With `n = floor(bits)` the result is `(1 - f) * q(x, n) + f * q(x, n + 1)`, where `f` is the
-    fraction and `q` spaces `2**n` values evenly from the smallest to the largest element; the
-    derivative in `bits` is the difference of both.
-
-    References:
-      Nikolic et al., "BitPruning", 2020, arXiv:2002.03090.
-    """
-    bits = jnp.clip(bits, least, most)
-    whole = jax.lax.stop_gradient(jnp.floor(bits))
-    fraction = bits - whole
-    low, high = jax.lax.stop_gradient((jnp.min(x), jnp.max(x)))
-
-    def spaced(width: Array) -> Array:
-        step = (high - low) / (2.0**width - 1)
-        step = jnp.where(step > 0, step, 1)
-        return round_through((x - low) / step) * step + low
-
-    return (1 - fraction) * spaced(whole) + fraction * spaced(whole + 1)
-
-
-def learned_point(x: Array, integer_bits: Array, *, bits: int) -> Array:
-    """Fixed-point numbers of `bits` bits with a learned binary point.
-
-    The step is `2**(n - bits + 1)` with `n` the rounded number of integer bits; the derivative in
-    `integer_bits` follows from that of the step, through the rounding of `n`.
-
-    References:
-      QFX: Gong et al., "Learnable fixed-point quantization on FPGAs", 2024, arXiv:2401.17544.
-    """
-    step = jnp.exp2(round_through(jnp.asarray(integer_bits, x.dtype)) - (bits - 1))
-    top = 2.0 ** (bits - 1) - 1
-    return round_through(jnp.clip(x / step, -top - 1, top)) * step
 
 
 def scale_gradient(x: Array, scale: Array, cast: Cast) -> Array:
