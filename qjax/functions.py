@@ -21,6 +21,7 @@ from qjax.recipes.matching import Matching
 from qjax.recipes.report import Report, build
 from qjax.recipes.rewrite import Decision, Rewriter
 from qjax.recipes.roles import Role
+from qjax.recipes.stored import is_stored
 
 Names = int | str | Sequence[int | str]
 
@@ -28,7 +29,8 @@ Names = int | str | Sequence[int | str]
 class QuantizedFunction:
     """A function whose contractions compute by a recipe.
 
-    It takes what the original takes, and `quant_key=`, the key of stochastic roundings. It
+    It takes what the original takes, weights also packed, and `quant_key=`, the key of
+    stochastic roundings. It
     can be differentiated, mapped and compiled like any other. Outside of `jax.jit` it is
     traced at every call, so compile it: `jax.jit(qjax.quantize(f, recipe))`. Where the
     function differentiates inside, quantize what is differentiated instead.
@@ -114,7 +116,8 @@ class _Call:
     kwargs: dict[str, Any]
 
     def __post_init__(self):
-        self._paths, self._tree = jax.tree.flatten_with_path((self.args, self.kwargs))
+        given = (self.args, self.kwargs)
+        self._paths, self._tree = jax.tree.flatten_with_path(given, is_leaf=is_stored)
         self._dynamic = [_is_array(leaf) for _, leaf in self._paths]
 
     @property
@@ -149,7 +152,8 @@ class _Call:
 
 
 def _is_array(x: Any) -> bool:
-    return isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+    kinds = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+    return isinstance(x, kinds) or is_stored(x)
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:

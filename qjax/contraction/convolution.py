@@ -18,6 +18,7 @@ from qjax._typing import Array, DTypeLike, Key, Shape
 from qjax.contraction.axes import Leg, OperandAxes, Paired
 from qjax.contraction.ops import checked
 from qjax.contraction.policy import Policy
+from qjax.contraction.stored import take_stored
 from qjax.contraction.variables import Variables
 
 Padding = str | Sequence[tuple[int, int]]
@@ -127,6 +128,7 @@ def conv_general_dilated(
       TypeError: If an operand is not of floating point, or `policy` is no `Policy`.
       ValueError: If `policy` rounds stochastically and `key` is None.
     """
+    lhs, rhs, policy = take_stored("conv_general_dilated", lhs, rhs, policy)
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
     numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     ones = (1,) * (lhs.ndim - 2)

@@ -210,9 +210,10 @@ def _is_matrix(labels: Labelling, leg: Leg, shapes: tuple[Shape, Shape]) -> bool
 
 
 def _is_static(quantizer: Quantizer) -> bool:
+    # Of the type alone: what makes the numbers, or holds them, may be traced.
     if quantizer.calibration.stateful:
         return False
-    return all(isinstance(leaf, int | float) for leaf in jax.tree.leaves(quantizer))
+    return all(isinstance(leaf, int | float) for leaf in jax.tree.leaves(quantizer.qtype))
 
 
 def _is_outside(qtype: QType) -> bool:

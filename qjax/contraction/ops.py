@@ -19,7 +19,9 @@ from qjax.contraction.operations import DotGeneral, Einsum, canonical_pair, pars
 from qjax.contraction.outside import needs_variables, prepare
 from qjax.contraction.policy import Policy
 from qjax.contraction.record import record
+from qjax.contraction.stored import take_stored
 from qjax.contraction.variables import Variables
+from qjax.qtensor import QTensor
 
 
 def dot_general(
@@ -37,8 +39,8 @@ def dot_general(
     """Computes `jax.lax.dot_general` with quantized operands and gradients.
 
     Args:
-      lhs: Array of floating point.
-      rhs: Array of floating point; the weight, where one operand is one.
+      lhs: Array of floating point, or the QTensor that `policy.fwd.lhs` made of it.
+      rhs: Likewise for `policy.fwd.rhs`; the weight, where one operand is one.
       dimension_numbers: `((lhs_contract, rhs_contract), (lhs_batch, rhs_batch))`.
       precision: As in JAX.
       preferred_element_type: Dtype of the result, as in JAX.
@@ -54,6 +56,8 @@ def dot_general(
       TypeError: If an operand is not of floating point, or `policy` is no `Policy`.
       ValueError: If `policy` rounds stochastically and `key` is None, or has a wrong form.
     """
+    _check_policy("dot_general", policy)
+    lhs, rhs, policy = take_stored("dot_general", lhs, rhs, policy)
     contracted, batch = dimension_numbers
     ndims = (jnp.ndim(lhs), jnp.ndim(rhs))
     op = DotGeneral(
@@ -83,7 +87,7 @@ def einsum(
 
     Args:
       subscripts: As in JAX; ellipses and implicit results are understood.
-      *operands: Arrays of floating point.
+      *operands: Arrays of floating point; of two, packed ones as in `dot_general`.
       precision: As in JAX.
       preferred_element_type: Dtype of the result, as in JAX.
       policy: How the operands of each pair, and of its gradients, are quantized.
@@ -97,6 +101,14 @@ def einsum(
       TypeError: If an operand is not of floating point, or `policy` is no `Policy`.
       ValueError: If the subscripts do not fit the operands, or a needed key is missing.
     """
+    _check_policy("einsum", policy)
+    if len(operands) == 2:
+        *operands, policy = take_stored("einsum", *operands, policy)  # type: ignore[assignment]
+    elif any(isinstance(x, QTensor) for x in operands):
+        raise ValueError(
+            f"`einsum` takes packed operands in products of two, but {len(operands)} came. "
+            "Write the product of the packed one apart."
+        )
     terms, out = parse_subscripts(subscripts, tuple(jnp.ndim(x) for x in operands))
     settings = {"precision": precision, "preferred_element_type": preferred_element_type}
     if len(operands) == 1:

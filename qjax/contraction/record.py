@@ -91,6 +91,11 @@ def site(path: str, rule: str, op: str = "") -> Iterator[None]:
         _site.reset(token)
 
 
+def here() -> str:
+    """The path of the contraction that is being traced; empty outside of any model."""
+    return _site.get()[0]
+
+
 def enter_region(path: str, recipe: Any) -> None:
     """Says that the part of the model at `path` computes by `recipe`."""
     heard = _listener.get()

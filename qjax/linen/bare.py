@@ -1,8 +1,9 @@
 """Layers of flax.linen that contract by themselves and have no seam for somebody else.
 
-Such a layer is run as a pure function of its own variables, whose traced program is
-rewritten. These layers only read their parameters; none of them writes a variable or draws
-a random number when it is applied.
+So are those whose weights came packed: their own code speaks of arrays. Such a layer is run
+as a pure function of its own variables, whose traced program is rewritten. These layers only
+read their parameters; none of them writes a variable or draws a random number when it is
+applied.
 """
 
 import contextvars
@@ -15,6 +16,7 @@ import numpy as np
 from qjax.linen.seams import Choice
 from qjax.recipes.rewrite import Decision, rewrite
 from qjax.recipes.roles import Role
+from qjax.recipes.stored import check_wanted, is_stored
 
 # By layer and method: what its contraction is called in rules.
 _BARE: dict[tuple[type[nn.Module], str], str] = {
@@ -23,6 +25,11 @@ _BARE: dict[tuple[type[nn.Module], str], str] = {
     (nn.ConvLocal, "__call__"): "conv_general_dilated",
     (nn.OptimizedLSTMCell, "__call__"): "dot_general",
     (nn.Embed, "attend"): "dot_general",
+}
+_WITH_SEAM: dict[type[nn.Module], str] = {
+    nn.Dense: "dot_general",
+    nn.DenseGeneral: "dot_general",
+    nn.Conv: "conv_general_dilated",
 }
 _inside: contextvars.ContextVar[bool] = contextvars.ContextVar("qjax_inside_bare", default=False)
 
@@ -33,13 +40,34 @@ def is_inside() -> bool:
 
 
 def op_of(module: nn.Module, method: str) -> str | None:
-    """What rules call the contraction of a layer without a seam; None for other modules."""
+    """What rules call the contraction of a layer to be rewritten; None for other modules."""
     if is_inside():
         return None
     for (kind, name), op in _BARE.items():
         if name == method and isinstance(module, kind):
             return op
+    for kind, op in _WITH_SEAM.items():
+        if method == "__call__" and isinstance(module, kind) and is_packed(module):
+            return op
     return None
+
+
+def is_packed(module: nn.Module) -> bool:
+    """Whether a layer holds packed weights."""
+    own = module.variables.get("params", {}) if module.scope is not None else {}
+    return any(map(is_stored, jax.tree.leaves(own, is_leaf=is_stored)))
+
+
+def refuse_packed(module: nn.Module, op: str) -> None:
+    """Refuses packed weights of a layer that no rule quantizes.
+
+    Raises:
+      ValueError: If it has any, naming the leaf and both types.
+    """
+    leaves = jax.tree.leaves_with_path(module.variables, is_leaf=is_stored)
+    for path, leaf in leaves:
+        where = "/".join((*module.path, *(str(getattr(k, "key", k)) for k in path[1:])))
+        check_wanted(where, op, (None, leaf))
 
 
 def call_rewritten(
@@ -47,12 +75,15 @@ def call_rewritten(
 ) -> Any:
     """Calls a method of a bound layer with its contractions under `choice`."""
     alone = module.clone(parent=None)
-    leaves, tree = jax.tree.flatten((module.variables, args, kwargs))
-    moving = [isinstance(x, jax.Array | np.ndarray) for x in leaves]
+    leaves, tree = jax.tree.flatten((module.variables, args, kwargs), is_leaf=is_stored)
+    moving = [isinstance(x, jax.Array | np.ndarray) or is_stored(x) for x in leaves]
     # `jnp.einsum` may exchange its operands: what comes from the variables is the weight.
-    held = len(jax.tree.leaves(module.variables))
+    held = len(jax.tree.leaves(module.variables, is_leaf=is_stored))
     roles = [Role.WEIGHT if n < held else Role.ACTIVATION for n, m in enumerate(moving) if m]
     decision = Decision(choice.policy, choice.path, choice.rule, op)
+    if isinstance(module, tuple(_WITH_SEAM)):
+        # One contraction, with the noise that it has where the weights are arrays.
+        decision = decision._replace(key=choice.key)
 
     def call(arrays: list[Any]) -> Any:
         given = iter(arrays)

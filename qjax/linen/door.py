@@ -20,7 +20,7 @@ import jax
 from qjax._typing import Key, PyTree
 from qjax.contraction import Policy
 from qjax.contraction.record import enter_region
-from qjax.linen.bare import call_rewritten, is_inside, op_of
+from qjax.linen.bare import call_rewritten, is_inside, op_of, refuse_packed
 from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
 from qjax.linen.variables import LayerVariables
 from qjax.recipes import Recipe
@@ -156,7 +156,7 @@ def _interceptor(root: nn.Module, matching: Matching):
         module = context.module
         seam = seam_of(module, context.method_name)
         bare = op_of(module, context.method_name)
-        if seam is None and bare is None:
+        if (seam is None and bare is None) or is_inside():
             return next_fun(*args, **kwargs)
 
         def choose(op: str, part: str = "") -> Choice | None:
@@ -171,6 +171,8 @@ def _interceptor(root: nn.Module, matching: Matching):
 
         if bare is not None:
             choice = choose(bare)
+            if choice is None:
+                refuse_packed(module, bare)
             if choice is None or module.is_initializing():
                 return next_fun(*args, **kwargs)
             return call_rewritten(module, context.method_name, bare, choice, args, kwargs)

@@ -88,7 +88,7 @@ def elements(
             invalid=None if made.invalid is None else layout.spread(made.invalid),
         )
     assert made.inverse is not None
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
     scaled = x.astype(wide) * layout.spread(made.inverse).astype(wide)
     values = casting.on_format(scaled, format, rounding, noise)
     if relative:

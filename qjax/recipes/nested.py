@@ -21,9 +21,10 @@ from jax.extend.core import (
 )
 
 from qjax._typing import Key
+from qjax.recipes import stored
 from qjax.recipes.places import Evaluator, Place
 from qjax.recipes.roles import Role, outputs, scan_inputs, while_inputs
-from qjax.recipes.walk import scopes_of
+from qjax.recipes.walk import is_marked, scopes_of
 
 Handler = Callable[..., Sequence[Any]]
 
@@ -31,6 +32,14 @@ Handler = Callable[..., Sequence[Any]]
 def programs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
     """The programs that an equation holds."""
     yield from jaxprs_in_params(eqn.params)
+
+
+def keeps(eqn: JaxprEqn, values: dict[Any, Any], scopes: tuple[str, ...]) -> bool:
+    """Whether an equation holds programs that packed tensors shall reach as they are."""
+    if is_marked(scopes):
+        return False
+    packed = any(stored.is_stored(values.get(stored.variable(v))) for v in eqn.invars)
+    return packed and eqn.primitive.name in _HANDLERS and any(True for _ in programs(eqn))
 
 
 def call(
@@ -110,11 +119,13 @@ def _scan(rewriter, eqn, args, roles, place):
     params = eqn.params
     program, consts, carry = params["jaxpr"], params["num_consts"], params["num_carry"]
     inside = scan_inputs(params, roles)
-    fixed, start, xs = args[:consts], args[consts : consts + carry], args[consts + carry :]
+    fixed, xs = args[:consts], args[consts + carry :]
+    start = stored.arrays(args[consts : consts + carry])
     noise = rewriter.wants_in(program.jaxpr, place.scopes).noise
 
     def body(carried: list[Any], x: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
-        out = rewriter.run(program, [*fixed, *carried, *x[1]], inside, _turn(place, x[0]))
+        values = [*fixed, *carried, *x[1]]
+        out = stored.arrays(rewriter.run(program, values, inside, _turn(place, x[0])))
         return out[:carry], out[carry:]
 
     turns = jnp.arange(params["length"], dtype=jnp.uint32) if noise else None
@@ -134,22 +145,23 @@ def _while(rewriter, eqn, args, roles, place):
     def go_on(state: tuple[Any, list[Any]]) -> Any:
         values = [*args[:n], *state[1]]
         seen = [*roles[:n], *inside[m:]]
-        return rewriter.run(tests, values, seen, _turn(place, state[0]))[0]
+        return stored.arrays(rewriter.run(tests, values, seen, _turn(place, state[0])))[0]
 
     def step(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
         turn, values = state
-        out = rewriter.run(body, [*args[n : n + m], *values], inside, _turn(place, turn))
+        given = [*args[n : n + m], *values]
+        out = stored.arrays(rewriter.run(body, given, inside, _turn(place, turn)))
         return (None if turn is None else turn + 1), out
 
     first = jnp.zeros((), jnp.uint32) if noise else None
-    return jax.lax.while_loop(go_on, step, (first, args[n + m :]))[1]
+    return jax.lax.while_loop(go_on, step, (first, stored.arrays(args[n + m :])))[1]
 
 
 def _cond(rewriter, eqn, args, roles, place):
     params = eqn.params
     branches = [
-        lambda key, *operands, program=program: rewriter.run(
-            program, operands, roles[1:], dataclasses.replace(place, key=key)
+        lambda key, *operands, program=program: stored.arrays(
+            rewriter.run(program, operands, roles[1:], dataclasses.replace(place, key=key))
         )
         for program in params["branches"]
     ]
@@ -168,6 +180,7 @@ def _custom_vjp(rewriter, eqn, args, roles, place):
     `jax.vjp` of the call runs the rule, and what it saves for the backward pass is a pytree
     of arrays; both halves can therefore be traced and rewritten like any other program.
     """
+    args = stored.arrays(args)  # The rule speaks of the arrays of its arguments.
     primal: ClosedJaxpr = eqn.params["call_jaxpr"]
     held = eqn.params["num_consts"]
     moving = [i for i, x in enumerate(args) if i >= held and _is_inexact(x)]
@@ -225,7 +238,7 @@ def _run_rule(eqn: JaxprEqn, moving: list[int], smooth: list[bool], args: Any) -
 
 
 def _shard_map(rewriter, eqn, args, roles, place):
-    params = eqn.params
+    params, args = eqn.params, stored.arrays(args)
     names = params.get("manual_axes", params.get("newly_manual_axes"))
 
     def body(key: Key | None, *args: Any) -> Any:

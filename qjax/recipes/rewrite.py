@@ -4,7 +4,8 @@ The function is traced, and its program is evaluated again with every contractio
 `choose` gives a decision for replaced by the quantized one; `nested` does the same inside
 loops, branches and calls. All else, and everything where nothing was chosen, is evaluated
 as it was traced. The result is an ordinary function of arrays: it can be differentiated,
-mapped and compiled. Which contraction is chosen is none of this file's business.
+mapped and compiled. Arguments may be packed tensors; they reach their contractions as they
+are (`stored`). Which contraction is chosen is none of this file's business.
 """
 
 import collections
@@ -23,7 +24,7 @@ from qjax._typing import Array, Key, PyTree
 from qjax.contraction import Gemm, Policy, conv_general_dilated, dot_general
 from qjax.contraction.ragged import ragged_dot_general
 from qjax.contraction.record import site
-from qjax.recipes import nested
+from qjax.recipes import nested, stored
 from qjax.recipes.places import Place, Wanted
 from qjax.recipes.roles import Role, Roles
 from qjax.recipes.walk import CONTRACTIONS, is_gradient, is_marked, scopes_of
@@ -37,12 +38,14 @@ class Decision(NamedTuple):
       path: Its path in the model.
       rule: The rule that chose.
       op: What the rule calls the operation, where that is not its name in the program.
+      key: Key of its noise, where that does not follow from its place.
     """
 
     policy: Policy
     path: str = ""
     rule: str = ""
     op: str = ""
+    key: Key | None = None
 
 
 class Choose(Protocol):
@@ -98,11 +101,13 @@ class Rewriter:
         roles: Sequence[Role] | None = None,
     ) -> Any:
         """Computes `function(*args)` rewritten; the arguments are explained in `rewrite`."""
-        program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-        leaves = jax.tree.leaves(args)
+        leaves, tree = jax.tree.flatten(args, is_leaf=stored.is_stored)
+        shown = jax.tree.unflatten(tree, [stored.shape_of(x) for x in leaves])
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*shown)
         given = [Role.ACTIVATION] * len(leaves) if roles is None else roles
+        given = [Role.STORED if stored.is_stored(x) else r for x, r in zip(leaves, given)]
         out = self.run(program, leaves, given, Place(key=key))
-        return jax.tree.unflatten(jax.tree.structure(shapes), out)
+        return jax.tree.unflatten(jax.tree.structure(shapes), stored.arrays(out))
 
     def run(
         self, program: ClosedJaxpr, args: Sequence[Any], roles: Sequence[Role], place: Place
@@ -127,7 +132,11 @@ class Rewriter:
         for eqn in jaxpr.eqns:
             scopes = scopes_of(eqn, place.scopes)
             wanted = self.wants(eqn, scopes)
-            if wanted is None:
+            moved = stored.move(eqn, [values.get(v) for v in map(stored.variable, eqn.invars)])
+            if moved is not None:
+                values[eqn.outvars[0]] = moved
+            elif wanted is None and not nested.keeps(eqn, values, scopes):
+                self._check_plain(eqn, values, scopes)
                 plain.append(eqn)
             else:
                 _evaluate(jaxpr, plain, values)
@@ -169,6 +178,11 @@ class Rewriter:
         decision = self.choose(CONTRACTIONS[eqn.primitive.name], scopes)
         return None if decision is None or decision.policy.is_identity else decision
 
+    def _check_plain(self, eqn: JaxprEqn, values: dict[Any, Any], scopes: tuple[str, ...]) -> None:
+        if eqn.primitive.name in CONTRACTIONS or is_marked(scopes):
+            operands = [values.get(stored.variable(v)) for v in eqn.invars]
+            stored.check_wanted("/".join(scopes), eqn.primitive.name, operands)
+
     def _replace(
         self, eqn: JaxprEqn, operands: list[Any], roles: list[Role], place: Place
     ) -> Sequence[Any]:
@@ -184,31 +198,33 @@ class Rewriter:
                 "that is differentiated instead: `jax.grad(qjax.quantize(loss, recipe))`."
             )
         policy = _for_roles(decision.policy, roles[0], roles[1])
+        stored.check_kept(decision.path, name, operands, roles, policy)
+        key = place.key if decision.key is None else decision.key
         with site(decision.path, decision.rule, decision.op):
-            return [_apply(eqn, operands, policy, place.key)]
+            return [_apply(eqn, operands, policy, key)]
 
 
 def _for_roles(policy: Policy, lhs: Role, rhs: Role) -> Policy:
     """The policy by the sides of the operands, given what they are."""
     if Role.COTANGENT in (lhs, rhs):
         # The backward rule of a custom_vjp: this is one of the other two legs.
-        left = policy.dlhs if Role.WEIGHT in (lhs, rhs) else policy.drhs
+        left = policy.dlhs if lhs.held or rhs.held else policy.drhs
         grad, other = policy.dlhs.lhs, (left.rhs if left is policy.dlhs else left.lhs)
         sides = [grad if role is Role.COTANGENT else other for role in (lhs, rhs)]
         return Policy(fwd=Gemm(*sides))
-    if lhs is Role.WEIGHT and rhs is Role.ACTIVATION:
+    if lhs.held and rhs is Role.ACTIVATION:
         return policy.flipped()
     return policy
 
 
 def _derive(
-    place: Place, name: str, counts: "collections.Counter[str]", wanted: Wanted
+    place: Place, name: str, counts: "collections.Counter[str]", wanted: Wanted | None
 ) -> Key | None:
     # By name and by place among its namesakes: another layer changes no noise but its own.
     name = f"{name} backward" if place.backward else name
     count = counts[name]
     counts[name] += 1
-    if place.key is None or not wanted.noise:
+    if place.key is None or wanted is None or not wanted.noise:
         return place.key
     return jax.random.fold_in(jax.random.fold_in(place.key, zlib.crc32(name.encode())), count)
 
@@ -222,7 +238,7 @@ def _evaluate(program: Jaxpr, eqns: list[JaxprEqn], values: dict[Any, Any]) -> N
     inputs = {v: None for eqn in eqns for v in eqn.invars if not isinstance(v, Literal)}
     free = [v for v in inputs if v not in own]
     part = program.replace(constvars=(), invars=free, outvars=results, eqns=eqns)
-    out = jaxpr_as_fun(ClosedJaxpr(part, ()))(*(values[v] for v in free))
+    out = jaxpr_as_fun(ClosedJaxpr(part, ()))(*stored.arrays(values[v] for v in free))
     values.update(zip(results, out, strict=True))
 
 

@@ -18,8 +18,14 @@ class Role(enum.IntEnum):
 
     CONSTANT = 0
     WEIGHT = 1
-    ACTIVATION = 2
-    COTANGENT = 3
+    STORED = 2  # A weight that came packed, or something computed from one.
+    ACTIVATION = 3
+    COTANGENT = 4
+
+    @property
+    def held(self) -> bool:
+        """Whether it is a weight, packed or not."""
+        return self in (Role.WEIGHT, Role.STORED)
 
 
 class Roles:
@@ -82,7 +88,7 @@ def while_inputs(params: dict[str, Any], inputs: list[Role]) -> list[Role]:
 
 
 def _settle(body: ClosedJaxpr, inputs: list[Role], carry: slice) -> list[Role]:
-    # Roles only grow, and there are four: this ends.
+    # Roles only grow, and there are few: this ends.
     inputs = list(inputs)
     while True:
         before = inputs[carry]

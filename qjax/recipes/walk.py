@@ -54,15 +54,15 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
 
     What is computed and never used is passed over.
     """
-    for eqn in _live(program):
+    for eqn in live(program):
         here = scopes_of(eqn, scopes)
-        mark = next((m for s in here if (m := _MARK.fullmatch(s))), None)
+        mark = mark_of(here)
         if mark is not None:
             # Inside stand the emulated products of this one contraction: it counts once,
             # at the call that carries its derivative rule.
-            if eqn.primitive.name.startswith("custom_vjp_call"):
-                number = None if mark[2] is None else int(mark[2])
-                yield Found(mark[1], _outside(here), _shapes(eqn), 0, times, True, number)
+            if is_rule(eqn):
+                op, number = mark
+                yield Found(op, _outside(here), _shapes(eqn), 0, times, True, number)
                 continue
             if eqn.primitive.name not in CONTRACTIONS:
                 yield from _inside(eqn, here, times)
@@ -76,7 +76,7 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
         yield from _inside(eqn, here, times)
 
 
-def _live(program: Jaxpr) -> list[JaxprEqn]:
+def live(program: Jaxpr) -> list[JaxprEqn]:
     """The equations whose results somebody uses: a compiler drops the others."""
     used = {v for v in program.outvars if isinstance(v, Var)}
     live: list[JaxprEqn] = []
@@ -103,7 +103,18 @@ def is_gradient(eqn: JaxprEqn) -> bool:
 
 def is_marked(scopes: tuple[str, ...]) -> bool:
     """Whether the names say that this library has quantized the contraction inside."""
-    return any(_MARK.fullmatch(s) for s in scopes)
+    return mark_of(scopes) is not None
+
+
+def mark_of(scopes: tuple[str, ...]) -> tuple[str, int | None] | None:
+    """Operation and number of the quantized contraction that the names say is inside."""
+    mark = next((m for s in scopes if (m := _MARK.fullmatch(s))), None)
+    return None if mark is None else (mark[1], None if mark[2] is None else int(mark[2]))
+
+
+def is_rule(eqn: JaxprEqn) -> bool:
+    """Whether an equation is the call that carries a contraction's derivative rule."""
+    return eqn.primitive.name.startswith("custom_vjp_call")
 
 
 def _inside(eqn: JaxprEqn, scopes: tuple[str, ...], times: int) -> Iterator[Found]:

@@ -1,0 +1,54 @@
+"""Operands that come to a contraction encoded: weights that are served as they were stored."""
+
+import dataclasses
+from typing import Any
+
+from qjax._typing import Array
+from qjax.contraction.policy import Gemm, Policy
+from qjax.contraction.record import here
+from qjax.qtensor import QTensor
+from qjax.quantizer import Stored
+
+
+def take_stored(name: str, lhs: Any, rhs: Any, policy: Policy) -> tuple[Array, Array, Policy]:
+    """Puts encoded operands in the slots of the policy's forward leg.
+
+    The operands come back as arrays of the stored values, which only gradients look at: the
+    forward leg takes the codes.
+
+    Args:
+      name: The operation, for messages.
+      lhs: Array, or the tensor that `policy.fwd.lhs` made of it.
+      rhs: Array, or the tensor that `policy.fwd.rhs` made of it.
+      policy: Of the contraction.
+
+    Raises:
+      ValueError: If the policy does not quantize an encoded operand, or to another type.
+    """
+    if not any(isinstance(x, QTensor) for x in (lhs, rhs)):
+        return lhs, rhs, policy
+    slots: dict[str, Any] = {}
+    for side, x in (("lhs", lhs), ("rhs", rhs)):
+        if isinstance(x, QTensor):
+            check_type(name, side, x, getattr(policy.fwd, side))
+            slots[side] = Stored(x)
+    fwd: Gemm = dataclasses.replace(policy.fwd, **slots)
+    left, right = (x.decode() if isinstance(x, QTensor) else x for x in (lhs, rhs))
+    return left, right, dataclasses.replace(policy, fwd=fwd)
+
+
+def check_type(name: str, side: str, tensor: QTensor, quantizer: Any) -> None:
+    """Refuses an operand that is encoded otherwise than its contraction asks.
+
+    Raises:
+      ValueError: Naming the place in the model and both types.
+    """
+    asked = None if quantizer is None else quantizer.qtype
+    if asked != tensor.qtype:
+        where = f" at {here()!r}" if here() else ""
+        wanted = "an array of floating point" if asked is None else asked.name
+        raise ValueError(
+            f"`{name}`{where} takes {wanted} as `{side}`, but a tensor packed as "
+            f"{tensor.qtype.name} of shape {tensor.shape} came. Use the recipe that it was packed "
+            "by, or pack the float weights again."
+        )
