@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from qjax.recipes.report import Report
 
 # Rooms that need more than JAX; imported when first asked for.
-_LAZY = ("functions", "linen", "nnx", "train")
+_LAZY = ("functions", "linen", "nnx", "serving", "train")
 
 
 def __getattr__(name: str) -> Any:
@@ -94,6 +94,59 @@ def report(target: Any, *inputs: Any, strict: bool = False, **kwargs: Any) -> "R
     """
     found = _door(target, "report").report(target, *inputs, **kwargs)
     return found.check() if strict else found
+
+
+def pack(
+    variables: Any,
+    recipe: Any,
+    *,
+    model: Any = None,
+    inputs: Any = (),
+    key: Any = None,
+    strict: bool = True,
+    **kwargs: Any,
+) -> Any:
+    """Turns the weights of a model into QTensors, as `recipe` quantizes them forward.
+
+    The quantized model computes the same bits from them, and decodes one layer at a time:
+
+        packed = qjax.pack(variables, recipe, model=model, inputs=(x,))
+        y = qjax.quantize(model, recipe).apply(packed, x)
+
+    The model is traced, never run, to see which leaves are weights of which contraction.
+    Without `model` only what names and shapes decide is packed: matrices called "kernel".
+
+    Args:
+      variables: Variables of a linen module, or their shapes under `jax.eval_shape`; an nnx
+        module; or the first argument of a function, weights in a pytree.
+      recipe: As for `quantize`.
+      model: The linen module or the function. An nnx module is its own model.
+      inputs: Example inputs in a tuple: arrays or `jax.ShapeDtypeStruct`.
+      key: Key of the noise, where the recipe rounds weights stochastically.
+      strict: Whether to raise where a weight that a rule quantizes cannot be packed; if not,
+        it stays an array, a warning says so, and it is quantized at every call.
+      **kwargs: Passed on to the model.
+
+    Returns:
+      What `variables` was, with QTensors for packed weights; for an nnx module, a module
+      that computes by `recipe`.
+
+    Raises:
+      ValueError: If a weight cannot be packed and `strict`, naming it and why; if none is
+        found.
+    """
+    serving = importlib.import_module("qjax.serving")
+    chosen = recipes.get(recipe)
+    target = variables if model is None else model
+    if model is None and isinstance(variables, dict):
+        return serving.pack_by_names(variables, chosen, key=key)
+    door = _door(target, "pack")
+    settings = {"key": key, "strict": strict}
+    if model is None:
+        return door.pack(variables, chosen, inputs, serving.pack, settings, **kwargs)
+    options = {} if door.__name__ == "qjax.linen" else {"weights": 0}
+    apply = door.program(door.quantize(target, chosen, **options), **kwargs)
+    return serving.pack(apply, variables, inputs, **settings)
 
 
 def _decorator(recipe: Any, options: dict[str, Any]) -> Callable[[Any], Any]:

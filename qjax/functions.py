@@ -107,6 +107,12 @@ def report(function: Callable[..., Any], *inputs: PyTree, **kwargs: Any) -> Repo
     return build(call, *call.arrays, path_of=_path_of)
 
 
+def program(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
+    """A quantized function, to be traced and never run."""
+    noise = {"quant_key": jax.random.key(0)} if isinstance(function, QuantizedFunction) else {}
+    return functools.partial(function, **noise, **kwargs)
+
+
 @dataclasses.dataclass
 class _Call:
     """A call as a function of its arrays alone; the rest of its arguments is static."""

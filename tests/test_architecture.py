@@ -15,7 +15,8 @@ FLOORS = {
     "quantizer": 5, "diagnostics": 5, "gradients": 5,
     "contraction": 6,
     "recipes": 7,
-    "linen": 8, "nnx": 8, "functions": 8, "ptq": 8, "cost": 8, "train": 8, "__init__": 8,
+    "linen": 8, "nnx": 8, "functions": 8, "ptq": 8, "cost": 8, "train": 8,
+    "serving": 8, "__init__": 8,
     "allocate": 9,
 }  # fmt: skip
 # The front door dispatches to the other rooms of its floor, inside its functions.

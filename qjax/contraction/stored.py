@@ -7,7 +7,7 @@ from qjax._typing import Array
 from qjax.contraction.policy import Gemm, Policy
 from qjax.contraction.record import here
 from qjax.qtensor import QTensor
-from qjax.quantizer import Stored
+from qjax.quantizer import Quantizer, Stored
 
 
 def take_stored(name: str, lhs: Any, rhs: Any, policy: Policy) -> tuple[Array, Array, Policy]:
@@ -23,10 +23,16 @@ def take_stored(name: str, lhs: Any, rhs: Any, policy: Policy) -> tuple[Array, A
       policy: Of the contraction.
 
     Raises:
-      ValueError: If the policy does not quantize an encoded operand, or to another type.
+      ValueError: If the policy does not quantize an encoded operand, quantizes it to another
+        type, or transforms it first.
     """
     if not any(isinstance(x, QTensor) for x in (lhs, rhs)):
         return lhs, rhs, policy
+    if policy.fwd.transform is not None:
+        raise ValueError(
+            f"`{name}` was given a packed operand and {policy.fwd.transform!r}, which acts on "
+            "operands before they are encoded. Give the float operand, or leave out the transform."
+        )
     slots: dict[str, Any] = {}
     for side, x in (("lhs", lhs), ("rhs", rhs)):
         if isinstance(x, QTensor):
@@ -43,7 +49,7 @@ def check_type(name: str, side: str, tensor: QTensor, quantizer: Any) -> None:
     Raises:
       ValueError: Naming the place in the model and both types.
     """
-    asked = None if quantizer is None else quantizer.qtype
+    asked = quantizer.qtype if isinstance(quantizer, Quantizer) else None
     if asked != tensor.qtype:
         where = f" at {here()!r}" if here() else ""
         wanted = "an array of floating point" if asked is None else asked.name

@@ -1,6 +1,7 @@
 """The door for flax.linen: modules whose layers compute by a recipe."""
 
 from qjax.linen.door import STREAM as STREAM
+from qjax.linen.door import program as program
 from qjax.linen.door import quantize as quantize
 from qjax.linen.door import quantize_class as quantize_class
 from qjax.linen.door import quantize_instance as quantize_instance

@@ -76,24 +76,44 @@ def quantize_instance(module: nn.Module, recipe: Recipe) -> nn.Module:
     return quantize_class(type(module), recipe)(**values, name=module.name)
 
 
-def report(module: nn.Module, *inputs: PyTree, variables: PyTree = None, **kwargs: Any) -> Report:
+def report(
+    module: nn.Module,
+    *inputs: PyTree,
+    variables: PyTree = None,
+    rngs: dict[str, Key] | None = None,
+    **kwargs: Any,
+) -> Report:
     """Lists what every contraction of `module(*inputs, **kwargs)` computes in.
 
     Args:
       module: An unbound module, quantized or not.
       *inputs: Example inputs; arrays or `jax.ShapeDtypeStruct`.
       variables: Variables of the module, or their shapes; found by tracing `init` if None.
+      rngs: Keys of the streams that the module draws from, where they are others than
+        "params", "dropout" and "quant".
       **kwargs: Passed on to the module, such as `train=False`.
     """
-    key = jax.random.key(0)
-    rngs: Any = dict.fromkeys(("params", "dropout", STREAM), key)
     if variables is None:
-        variables = jax.eval_shape(lambda *xs: module.init(rngs, *xs, **kwargs), *inputs)
-
-    def apply(variables, *xs):
-        return module.apply(variables, *xs, rngs=rngs, mutable=True, **kwargs)
-
+        keys = _rngs(rngs)
+        variables = jax.eval_shape(lambda *xs: module.init(keys, *xs, **kwargs), *inputs)
+    apply = program(module, rngs=rngs, **kwargs)
     return build(apply, variables, *inputs, path_of=_path_of)
+
+
+def program(
+    module: nn.Module, *, rngs: dict[str, Key] | None = None, **kwargs: Any
+) -> Callable[..., Any]:
+    """The module as a function of its variables and inputs, to be traced and never run."""
+    keys = _rngs(rngs)
+
+    def apply(variables: PyTree, *xs: Any) -> Any:
+        return module.apply(variables, *xs, rngs=keys, mutable=True, **kwargs)
+
+    return apply
+
+
+def _rngs(rngs: dict[str, Key] | None) -> Any:
+    return dict.fromkeys(("params", "dropout", STREAM), jax.random.key(0)) | (rngs or {})
 
 
 def _methods(cls: type[nn.Module]) -> list[str]:

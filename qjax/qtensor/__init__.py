@@ -1,6 +1,8 @@
 """The stored thing: codes, scales and the type that says how to read them."""
 
+from qjax.qtensor._files import describe as describe
 from qjax.qtensor._files import load as load
+from qjax.qtensor._files import restore as restore
 from qjax.qtensor._files import save as save
 from qjax.qtensor._pack import pack as pack
 from qjax.qtensor._pack import unpack as unpack

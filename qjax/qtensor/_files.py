@@ -26,7 +26,7 @@ def save(path: str | pathlib.Path, tensors: dict[str, QTensor]) -> None:
 
     arrays, facts = {}, {}
     for name, tensor in tensors.items():
-        facts[name] = _facts(name, tensor, arrays)
+        facts[name] = describe(name, tensor, arrays)
     metadata = {"qjax_version": VERSION, "qjax_tensors": json.dumps(facts)}
     save_file(arrays, str(path), metadata=metadata)
 
@@ -55,11 +55,14 @@ def load(path: str | pathlib.Path) -> dict[str, QTensor]:
             f"{VERSION!r}. Use the library that wrote it, or write it with `save`."
         )
     facts = json.loads(metadata["qjax_tensors"])
-    return {name: _tensor(name, fact, arrays, path) for name, fact in facts.items()}
+    return {name: restore(name, fact, arrays, path) for name, fact in facts.items()}
 
 
-def _facts(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns what describes a tensor, and puts its packed codes into `arrays`."""
+def describe(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns what describes a tensor in JSON, and puts its packed codes into `arrays`.
+
+    A stack, as `jax.vmap` of an encoding makes, is described with its leading axes.
+    """
     format, layout = tensor.qtype.format, tensor.layout
     codes = format.encode(format.load(tensor.qvalue))
     arrays[name] = np.asarray(pack(codes, format.width))
@@ -68,16 +71,22 @@ def _facts(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[st
         "format": format.name,
         "tile": [tensor.qtype.tile.contract, tensor.qtype.tile.keep],
         "dtype": tensor.dtype,
+        "stack": list(tensor.qvalue.shape[: tensor.qvalue.ndim - tensor.ndim]),
         "layout": {field: list(getattr(layout, field)) for field in layout.__dataclass_fields__},
     }
     if isinstance(format, Codebook):
         fact["table"] = {"values": format.table, "label": format.label, "bounds": format.bounds}
     for part, child in (("scale", tensor.scale), ("zero", tensor.zero_point)):
-        fact[part] = None if child is None else _facts(f"{name}/{part}", child, arrays)
+        fact[part] = None if child is None else describe(f"{name}/{part}", child, arrays)
     return fact
 
 
-def _tensor(name: str, fact: dict[str, Any], arrays: dict[str, Any], path: Any) -> QTensor:
+def restore(name: str, fact: dict[str, Any], arrays: dict[str, Any], path: Any) -> QTensor:
+    """Returns the tensor that `describe` described; `path` is where, for messages.
+
+    Raises:
+      ValueError: If the description and the arrays disagree.
+    """
     if name not in arrays:
         raise ValueError(
             f"`load` was asked to read {path}, whose description names {name!r}, but no such array "
@@ -85,15 +94,16 @@ def _tensor(name: str, fact: dict[str, Any], arrays: dict[str, Any], path: Any) 
         )
     format = _format(fact)
     layout = Layout(**{field: tuple(value) for field, value in fact["layout"].items()})
+    shape = (*fact["stack"], *layout.shape)
     try:
-        codes = unpack(jnp.asarray(arrays[name]), format.width, layout.shape)
+        codes = unpack(jnp.asarray(arrays[name]), format.width, shape)
     except ValueError as error:
         raise ValueError(
             f"`load` was asked to read {path}, where the codes of {name!r} do not fit shape "
-            f"{layout.shape} of {format.name}: {error}"
+            f"{shape} of {format.name}: {error}"
         ) from error
     scale, zero = (
-        None if fact[part] is None else _tensor(f"{name}/{part}", fact[part], arrays, path)
+        None if fact[part] is None else restore(f"{name}/{part}", fact[part], arrays, path)
         for part in ("scale", "zero")
     )
     types = [None if part is None else part.qtype for part in (scale, zero)]

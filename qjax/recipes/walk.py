@@ -70,7 +70,7 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
         if eqn.primitive.name in CONTRACTIONS:
             op = CONTRACTIONS[eqn.primitive.name]
             # Marked and alone: only what its operands went through before is quantized.
-            number = int(mark[2]) if mark is not None and mark[2] is not None else None
+            number = None if mark is None else mark[1]
             yield Found(op, _outside(here), _shapes(eqn), _flops(eqn), times, number=number)
             continue
         yield from _inside(eqn, here, times)
