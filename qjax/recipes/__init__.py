@@ -5,6 +5,7 @@ from qjax.recipes import deepseek as deepseek
 from qjax.recipes import fp8 as fp8
 from qjax.recipes import hbfp as hbfp
 from qjax.recipes import microscaling as microscaling
+from qjax.recipes import nvfp4 as nvfp4
 from qjax.recipes import plain as plain
 from qjax.recipes import s2fp8 as s2fp8
 from qjax.recipes.registry import Method as Method
