@@ -1,13 +1,16 @@
-"""How the product of one leg is carried out on quantized operands.
+"""How the product of one leg is carried out on quantized operands: the choice, and the doing.
 
-The reference decodes both operands to float32 and multiplies there. Two faster ways give
-the same products. Where every value of both types is a bfloat16 (any MX type, block
-floating point, integers and floats of eight bits), bfloat16 operands with a float32 sum
-lose nothing. Where a scale is constant along the contracted axes it is taken out of the
-sum, so that the codes alone are multiplied, as integers or as eight-bit floats where XLA
-has them. Only the order and rounding of the float32 sum differ then; sums of integer codes
-below 2**24 are exact in all ways. The reference is what a policy asks for by default,
-because it alone gives the same bits whether the bits of a format are static or traced.
+The reference decodes both operands to float32 and multiplies there. Faster ways give the same
+products. Where every value of both types is a bfloat16 (any MX type, block floating point,
+integers and floats of eight bits), bfloat16 operands with a float32 sum lose nothing. Where a
+scale is constant along the contracted axes it is taken out of the sum, so that the codes alone
+are multiplied, as integers or as eight-bit floats. Where a device multiplies MX or NVFP4 blocks
+itself, it is given codes and scales. Integer sums are exact; of others only the order and
+rounding of the float32 sum differ from the reference.
+
+Asked for nothing, the automatic choice takes int8 or bfloat16 operands for products that are
+large enough to gain by it, and the reference otherwise. The reference alone gives the same bits
+whether the bits of a format are static or traced: ask for it where both must agree.
 """
 
 import dataclasses
@@ -20,14 +23,24 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from qjax._typing import Array, DTypeLike, Key, Shape
-from qjax.contraction.axes import Labelling, Labels, OperandAxes
+from qjax._typing import Array, Key, Shape
+from qjax.contraction import blockscaled, products
+from qjax.contraction.axes import Labelling, OperandAxes
+from qjax.contraction.devices import Device
 from qjax.contraction.policy import LEGS, Gemm, Implementation, Leg
 from qjax.formats import Int, PowerOfTwo
 from qjax.qtypes import QType
 from qjax.quantizer import Quantizer
 
-Kind = Literal["float32", "bfloat16", "int8", "float8"]
+Kind = Literal["float32", "bfloat16", "int8", "int4", "float8", "scaled"]
+NAMES = {
+    "float32": "emulated",
+    "bfloat16": "bfloat16 products",
+    "int8": "native int8",
+    "int4": "native int4",
+    "float8": "native float8",
+    "scaled": "native block-scaled",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +56,14 @@ class Plan:
     outside: bool = False
 
     def __str__(self) -> str:
-        native = {"int8": "native int8", "float8": "native float8", "bfloat16": "bfloat16 products"}
-        return native.get(self.kind, "emulated")
+        return NAMES[self.kind]
 
 
 REFERENCE = Plan("float32")
+# Indices that each group of axes of a product needs: for any use of narrow operands, and before
+# they are worth it.
 SMALLEST = 8
+AUTOMATIC = 64
 
 
 def plan(
@@ -58,36 +73,54 @@ def plan(
     leg: Leg,
     shapes: tuple[Shape, Shape],
     wide: Any = jnp.float32,
+    device: Device | None = None,
 ) -> Plan:
-    """Chooses how a leg is carried out.
+    """Chooses how a leg is carried out; see `choose`."""
+    return choose(implementation, gemm, labels, leg, shapes, wide, device)[0]
+
+
+def choose(
+    implementation: Implementation,
+    gemm: Gemm,
+    labels: Any,
+    leg: Leg,
+    shapes: tuple[Shape, Shape],
+    wide: Any = jnp.float32,
+    device: Device | None = None,
+) -> tuple[Plan, str]:
+    """Chooses how a leg is carried out, and says what stood against a faster way.
 
     Args:
-      implementation: What the policy asks for. None is the reference; "bfloat16" multiplies
-        bfloat16 operands where that is exact; "xla" prefers int8 and float8 operands.
+      implementation: What the policy asks for. None chooses; "bfloat16" multiplies bfloat16
+        operands where that is exact; "xla" prefers products of the device's own.
       gemm: The quantizers of the leg.
       labels: The axes of the operation.
       leg: The leg.
       shapes: Shapes of `lhs` and `rhs`, whichever the leg.
       wide: The dtype of the reference; float64 is always emulated.
+      device: Where it is to run; the first device of this process if None.
+
+    Returns:
+      The plan, and a reason, empty where nothing faster was asked for.
     """
-    quantizers = (gemm.lhs, gemm.rhs)
-    if implementation in (None, "reference") or wide != jnp.float32 or not _is_product(labels, leg):
-        return REFERENCE
-    ordinary = gemm.accumulator is None and gemm.multiplier is None and gemm.sampling is None
-    if not ordinary or not all(isinstance(q, Quantizer) and _is_static(q) for q in quantizers):
-        return REFERENCE
-    types: list[QType] = [q.qtype for q in quantizers]  # type: ignore[union-attr]
-    outside = all(_is_outside(t) for t in types)
-    native = implementation == "xla"
-    if outside and native and all(_is_int8(t) for t in types):
-        return Plan("int8", outside=True)
-    if outside and native and all(_float8(t) for t in types):
-        return Plan("float8", outside=True)
-    if all(_fits_bfloat16(t) for t in types) and _is_matrix(labels, leg, shapes):
-        power = all(_is_power(t) for t in types)
-        if power or outside:
-            return Plan("bfloat16", outside=not power)
-    return REFERENCE
+    against = _against(implementation, gemm, labels, leg, wide)
+    if against:
+        return REFERENCE, "" if implementation == "reference" else against
+    device = Device.current() if device is None else device
+    operands, sizes = _operands(labels, leg, shapes)
+    types: tuple[QType, QType] = (gemm.lhs.qtype, gemm.rhs.qtype)  # type: ignore[union-attr]
+    why = ""
+    if implementation == "xla":
+        native, why = _native(types, device, sizes[2], labels.leg(leg), operands)
+        if native is not None:
+            return native, ""
+    if implementation is None:
+        if min(sizes) < AUTOMATIC:
+            return REFERENCE, f"fewer than {AUTOMATIC} indices in a group of axes"
+        if _int8(types, sizes[2]):
+            return Plan("int8", outside=True), ""
+    narrow, reason = _bfloat16(types, device, labels, sizes)
+    return narrow, "; ".join(x for x in (why, reason) if x)
 
 
 def execute(
@@ -99,21 +132,18 @@ def execute(
     key: Key | None,
 ) -> Array:
     """The product of a leg, in float32, with the axes of the leg's result."""
+    keys = [role_key(key, leg, n, q) for n, q in enumerate((gemm.lhs, gemm.rhs))]
     first, second, result = labels.roles(leg)
-    values: list[Array] = []
-    scales: list[Array | None] = []
-    for n, (x, axes) in enumerate(zip(operands, labels.leg(leg), strict=True)):
-        quantizer = (gemm.lhs, gemm.rhs)[n]
-        assert isinstance(quantizer, Quantizer)
-        noise = role_key(key, leg, n, quantizer)
-        value, scale = _operand(plan, quantizer, x, axes, noise)
-        values.append(value)
-        scales.append(scale)
-    total = jnp.int32 if plan.kind == "int8" else jnp.float32
-    out = _product(first, second, result, values[0], values[1], total).astype(jnp.float32)
-    for own, scale in zip((first, second), scales):
-        out = out if scale is None else out * _along(own, result, scale)
-    return out
+    axes = labels.leg(leg)
+    quantizers: Any = (gemm.lhs, gemm.rhs)
+    if plan.kind == "scaled":
+        noise = (keys[0], keys[1])
+        return blockscaled.product(first, second, result, quantizers, operands, axes, noise)
+    (lhs, lhs_scale), (rhs, rhs_scale) = (
+        products.operand(plan.kind, plan.outside, quantizers[n], operands[n], axes[n], keys[n])
+        for n in range(2)
+    )
+    return products.product(first, second, result, (lhs, rhs), (lhs_scale, rhs_scale))
 
 
 def role_key(key: Key | None, leg: Leg, n: int, quantizer: Any) -> Key | None:
@@ -132,53 +162,84 @@ def role_key(key: Key | None, leg: Leg, n: int, quantizer: Any) -> Key | None:
     return jax.random.fold_in(key, 2 * LEGS.index(leg) + n)
 
 
-def _operand(
-    plan: Plan, quantizer: Quantizer, x: Array, axes: OperandAxes, key: Key | None
-) -> tuple[Array, Array | None]:
-    where = {"contract": axes.contract, "batch": axes.batch, "key": key}
-    if not plan.outside:
-        return quantizer.cast(x, **where, dtype=jnp.bfloat16), None
-    dtype = {"int8": jnp.int8, "bfloat16": jnp.bfloat16}.get(plan.kind)
-    return quantizer.units(x, **where, dtype=dtype or quantizer.qtype.format.dtype)
+def _against(implementation: Implementation, gemm: Gemm, labels: Any, leg: Leg, wide: Any) -> str:
+    """What makes the reference the only way; empty where there are others."""
+    if implementation == "reference":
+        return "asked for"
+    if wide != jnp.float32:
+        return "float64 operands"
+    if not _is_product(labels, leg):
+        return "no single matrix product"
+    if not (gemm.accumulator is None and gemm.multiplier is None and gemm.sampling is None):
+        return "sums or products of its own"
+    quantizers = (gemm.lhs, gemm.rhs)
+    if any(q is None for q in quantizers):
+        return "an operand is not quantized"
+    if not all(isinstance(q, Quantizer) and not q.calibration.stateful for q in quantizers):
+        return "an operand that is no plain Quantizer"
+    # Those of the types alone: what makes the numbers, or holds them, may be traced.
+    types = [q.qtype for q in quantizers]  # type: ignore[union-attr]
+    if not all(isinstance(leaf, int | float) for leaf in jax.tree.leaves(types)):
+        return "bits that are traced"
+    return ""
 
 
-def _product(
-    first: Labels, second: Labels, result: Labels, lhs: Array, rhs: Array, dtype: DTypeLike
-) -> Array:
-    """Sums over the labels that the result lacks."""
-    batch = [label for label in first if label in second and label in result]
-    contract = [label for label in first if label in second and label not in result]
-    if jax.default_backend() == "cpu" and lhs.dtype == jnp.bfloat16:
-        # XLA's CPU is twice as fast where the left operand is contracted along its last axes
-        # and lies so in memory, which only a flat array behind a barrier makes it do.
-        free = [label for label in first if label not in second]
-        order = (*batch, *free, *contract)
-        if order != first:
-            lhs = lhs.transpose([first.index(x) for x in order])
-            lhs = jax.lax.optimization_barrier(lhs.reshape(-1)).reshape(lhs.shape)
-            first = order
-    out = jax.lax.dot_general(
-        lhs,
-        rhs,
-        (
-            ([first.index(x) for x in contract], [second.index(x) for x in contract]),
-            ([first.index(x) for x in batch], [second.index(x) for x in batch]),
-        ),
-        preferred_element_type=dtype,
+def _native(
+    types: tuple[QType, QType],
+    device: Device,
+    contracted: int,
+    axes: tuple[OperandAxes, OperandAxes],
+    shapes: tuple[Shape, Shape],
+) -> tuple[Plan | None, str]:
+    """A product of the device's own, or None and why there is none."""
+    if blockscaled.accepts(types, axes, shapes):
+        lack = device.lacks("scaled")
+        return (None, lack) if lack else (Plan("scaled"), "")
+    if not all(_is_outside(t) for t in types):
+        return None, "scales change along the contracted axes"
+    if _int8(types, contracted):
+        small = all(t.format.width <= 4 for t in types) and not device.lacks("int4")
+        return Plan("int4" if small else "int8", outside=True), ""
+    if all(_float8(t) for t in types):
+        lack = device.lacks("float8")
+        return (None, lack) if lack else (Plan("float8", outside=True), "")
+    return None, "no product of these types"
+
+
+def _bfloat16(
+    types: tuple[QType, QType], device: Device, labels: Labelling, sizes: tuple[int, int, int]
+) -> tuple[Plan, str]:
+    """A product of bfloat16 operands, or the reference and why it must be that."""
+    power, outside = (all(map(test, types)) for test in (_is_power, _is_outside))
+    if not all(_fits_bfloat16(t) for t in types) or not (power or outside):
+        return REFERENCE, "values that are no bfloat16"
+    # XLA's CPU has no bfloat16 products of vectors and not all batched ones, and finds out
+    # when it is too late.
+    shared = any(label in labels.rhs and label in labels.out for label in labels.lhs)
+    if min(sizes) < SMALLEST or (shared and device.platform == "cpu"):
+        return REFERENCE, "bfloat16 products need matrices"
+    return Plan("bfloat16", outside=not power), ""
+
+
+def _operands(
+    labels: Labelling, leg: Leg, shapes: tuple[Shape, Shape]
+) -> tuple[tuple[Shape, Shape], tuple[int, int, int]]:
+    """Shapes of the operands of a leg, and how many indices its groups of axes have.
+
+    The groups are the axes that only the first operand has, only the second, and contracted.
+    """
+    sizes = dict(zip(labels.lhs, shapes[0])) | dict(zip(labels.rhs, shapes[1]))
+    first, second, result = labels.roles(leg)
+
+    def count(group: list) -> int:
+        return math.prod(sizes[label] for label in group)
+
+    counts = (
+        count([label for label in first if label not in second]),
+        count([label for label in second if label not in first]),
+        count([label for label in first if label in second and label not in result]),
     )
-    has = [*batch, *(x for x in first if x not in second), *(x for x in second if x not in first)]
-    return out.transpose([has.index(label) for label in result])
-
-
-def _along(own: Labels, result: Labels, scale: Array) -> Array:
-    """A scale, one for each tile of an operand, in a shape that broadcasts to the result."""
-    kept = [i for i, label in enumerate(own) if label in result]
-    scale = scale.reshape([scale.shape[i] for i in kept])
-    labels = [own[i] for i in kept]
-    order = [label for label in result if label in labels]
-    scale = scale.transpose([labels.index(label) for label in order])
-    sizes = dict(zip(order, scale.shape))
-    return scale.reshape([sizes.get(label, 1) for label in result])
+    return (tuple(sizes[x] for x in first), tuple(sizes[x] for x in second)), counts
 
 
 def _is_product(labels: Any, leg: Leg) -> bool:
@@ -189,31 +250,6 @@ def _is_product(labels: Any, leg: Leg) -> bool:
     if any(len(set(part)) < len(part) for part in parts):
         return False
     return all(sum(label in part for part in parts) >= 2 for label in set().union(*parts))
-
-
-def _is_matrix(labels: Labelling, leg: Leg, shapes: tuple[Shape, Shape]) -> bool:
-    """Whether a product is large enough to gain from narrow operands.
-
-    XLA's CPU has no bfloat16 products of vectors and not all batched ones, and finds out when
-    it is too late.
-    """
-    if any(label in labels.rhs and label in labels.out for label in labels.lhs):
-        return False
-    sizes = dict(zip(labels.lhs, shapes[0])) | dict(zip(labels.rhs, shapes[1]))
-    first, second, result = labels.roles(leg)
-    groups = [
-        [label for label in first if label not in second],
-        [label for label in second if label not in first],
-        [label for label in first if label in second and label not in result],
-    ]
-    return all(math.prod(sizes[label] for label in group) >= SMALLEST for group in groups)
-
-
-def _is_static(quantizer: Quantizer) -> bool:
-    # Of the type alone: what makes the numbers, or holds them, may be traced.
-    if quantizer.calibration.stateful:
-        return False
-    return all(isinstance(leaf, int | float) for leaf in jax.tree.leaves(quantizer.qtype))
 
 
 def _is_outside(qtype: QType) -> bool:
@@ -231,8 +267,14 @@ def _is_power(qtype: QType) -> bool:
     return scale is None or (isinstance(scale.format, PowerOfTwo) and scale.scale is None)
 
 
-def _is_int8(qtype: QType) -> bool:
-    return isinstance(qtype.format, Int) and qtype.format.signed and qtype.format.bits <= 8
+def _int8(types: tuple[QType, QType], contracted: int) -> bool:
+    """Whether codes fit int8 and their sums int32, with scales that are outside."""
+    formats = [t.format for t in types]
+    if not all(isinstance(f, Int) and f.signed and f.bits <= 8 for f in formats):
+        return False
+    # The lowest code of a type that is not narrowed is its highest magnitude.
+    largest = math.prod(2 ** (f.width - 1) for f in formats)
+    return all(_is_outside(t) for t in types) and contracted * largest < 2**31
 
 
 def _float8(qtype: QType) -> bool:

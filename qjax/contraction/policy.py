@@ -139,10 +139,11 @@ class Policy:
       dlhs: The gradient of `lhs`: cotangent . rhs.
       drhs: The gradient of `rhs`: lhs . cotangent. Where one operand is a weight, the
         layers of Flax make it the rhs, so this is the gradient of the weight.
-      implementation: How products are carried out: "reference" (None) in float32;
-        "bfloat16" on bfloat16 operands where these hold every value; "xla" on operands in
-        their own dtype (int8, float8) where XLA has such products, else as "bfloat16". Only
-        the rounding of the float32 sums differs. `contraction.execution` says more.
+      implementation: How products are carried out: "reference" in float32; "bfloat16" on
+        bfloat16 operands where these hold every value; "xla" on operands in their own dtype
+        (int8, int4, float8, MX and NVFP4 blocks) where the device has such products, else as
+        "bfloat16"; None chooses int8, bfloat16 or the reference by types and sizes. Only the
+        rounding of the float32 sums differs. `contraction.execution` says more.
       residuals: What the backward pass is given of the operands of `fwd`. "float" (None): the
         operands themselves. "codes": their codes, which `dlhs` and `drhs` decode and use as
         they are. "requantize": their codes, which are decoded and then quantized again as
@@ -164,7 +165,7 @@ class Policy:
         if self.implementation not in (None, "reference", "bfloat16", "xla"):
             raise ValueError(
                 "`Policy.implementation` must be None, 'reference', 'bfloat16' or 'xla', but "
-                f"{self.implementation!r} came. None is the reference, in float32."
+                f"{self.implementation!r} came. None chooses; the report says what."
             )
         if self.residuals not in (None, "float", "codes", "requantize"):
             raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from qjax._typing import Shape
-from qjax.contraction.execution import plan
+from qjax.contraction.execution import choose
 from qjax.contraction.policy import LEGS, OPERANDS, Gemm, Leg
 from qjax.contraction.record import Contraction, Heard, listen
 from qjax.contraction.splitting import stored_bits, stored_name
@@ -41,7 +41,8 @@ class Row:
       bits: Stored bits per element of the six operands, scales included; None where an
         operand is not quantized.
       how: "emulated", "bfloat16 products", "native int8" ... (see `contraction.execution`),
-        one after another where the legs differ; "as is" where nothing is quantized.
+        one after another where the legs differ, with what stood against a faster way; "as is"
+        where nothing is quantized.
       why: The rule or reason that decided.
       missed: Whether a rule asked for quantization that did not happen.
     """
@@ -210,11 +211,11 @@ def _quantized_row(found: Found, known: Contraction) -> Row:
 def _how(known: Contraction) -> str:
     """How the legs are carried out, where they are quantized at all."""
     asked: list[tuple[Leg, Gemm]] = [(leg, getattr(known.policy, leg)) for leg in LEGS]
-    ways = [
-        str(plan(known.policy.implementation, gemm, known.labels, leg, known.shapes))
-        for leg, gemm in asked
-        if not gemm.is_identity
-    ]
+    ways = []
+    for leg, gemm in asked:
+        if not gemm.is_identity:
+            way, why = choose(known.policy.implementation, gemm, known.labels, leg, known.shapes)
+            ways.append(f"{way} ({why})" if why else str(way))
     parts = [" / ".join(dict.fromkeys(ways))]
     for name in ("transform", "multiplier", "accumulator", "sampling"):
         chosen = [(leg, getattr(gemm, name)) for leg, gemm in asked]
