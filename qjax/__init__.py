@@ -61,8 +61,10 @@ def quantize(target: Any = None, recipe: Any = None, **options: Any) -> Any:
     Args:
       target: A flax.linen Module class or unbound instance; an nnx Module; or a function.
       recipe: Name of a recipe or type, a Recipe, a Policy, a Quantizer or a QType.
-      **options: For functions `weights=`, the positions or names of the arguments that hold
-        weights. For nnx modules `rngs=`, which stochastic recipes draw their noise from.
+      **options: `diagnostics=True` collects facts about every cast in training (linen modules),
+        which steps of `qjax.train` report. For functions `weights=`, the positions or names of
+        the arguments that hold weights. For nnx modules `rngs=`, which stochastic recipes
+        draw their noise from.
 
     Returns:
       What `target` was, computing by the recipe; a decorator where `target` is a recipe.

@@ -12,8 +12,10 @@ import jax
 
 from qjax._typing import Array, Key, PyTree
 from qjax.contraction import legs, residuals
+from qjax.contraction.axes import Leg
 from qjax.contraction.legs import Operation
-from qjax.contraction.policy import Policy
+from qjax.contraction.memory import Memory, join, recall
+from qjax.contraction.policy import Gemm, Policy
 
 
 def contract(
@@ -39,39 +41,65 @@ def contract(
         own noise, derived from the key and the operand's role.
       extra: Arrays that `op` takes besides and is not linear in.
     """
+    return remember(op, lhs, rhs, policy, key, extra, Memory())[0]
+
+
+def remember(
+    op: Operation,
+    lhs: Array,
+    rhs: Array,
+    policy: Policy,
+    key: Key | None,
+    extra: tuple[Array, ...],
+    memory: Memory,
+) -> tuple[Array, Memory]:
+    """Computes what `contract` does, where operands of the backward pass remember.
+
+    Args:
+      op: The operation; the arguments that are not named here are those of `contract`.
+      memory: What the backward pass is given; its cotangent is what it has made of it.
+
+    Returns:
+      The result, and the memory for the next call.
+    """
     if policy.is_identity:
-        return op(lhs, rhs, *extra)
+        return op(lhs, rhs, *extra), memory
     static, numbers = _split(policy)
-    return _bilinear(op, static, lhs, rhs, extra, numbers, key)
+    return _bilinear(op, static, lhs, rhs, extra, numbers, key, memory)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _bilinear(op, static, lhs, rhs, extra, numbers, key):
-    return _forward(op, static, lhs, rhs, extra, numbers, key)[0]
+def _bilinear(op, static, lhs, rhs, extra, numbers, key, memory):
+    return _forward(op, static, lhs, rhs, extra, numbers, key, memory)[0]
 
 
-def _forward(op, static, lhs, rhs, extra, numbers, key):
+def _forward(op, static, lhs, rhs, extra, numbers, key, memory):
     policy = _merge(static, numbers)
     call = legs.Call(op, (lhs.shape, rhs.shape), legs.wide(lhs, rhs), extra, key)
     out = legs.compute(call, "fwd", policy.fwd, policy.implementation, (lhs, rhs))
     special = policy.keeps_codes or policy.clip
     kept = residuals.keep(call, policy, lhs, rhs) if special else residuals.Kept(lhs, rhs)
-    return out, (kept, extra, numbers, key)
+    return (out, memory), (kept, extra, numbers, key, memory)
 
 
-def _backward(op, static, saved, cotangent):
-    kept, extra, numbers, key = saved
+def _backward(op, static, saved, cotangents):
+    kept, extra, numbers, key, memory = saved
+    cotangent, later = cotangents
     policy = _merge(static, numbers)
     lhs, rhs = kept.operands()
     shapes, decoded = (lhs.shape, rhs.shape), policy.keeps_codes
     call = legs.Call(op, shapes, legs.wide(lhs, rhs), extra, key, decoded)
-    way = policy.implementation
-    found = (
-        legs.compute(call, "dlhs", policy.dlhs, way, (cotangent, rhs), lhs),
-        legs.compute(call, "drhs", policy.drhs, way, (lhs, cotangent), rhs),
+    found, seen = [], []
+    each: tuple[tuple[Leg, Gemm, Array, Array, Array], ...] = (
+        ("dlhs", policy.dlhs, cotangent, rhs, lhs),
+        ("drhs", policy.drhs, lhs, cotangent, rhs),
     )
+    for leg, gemm, first, second, like in each:
+        left, gemm, pair, noted = recall(call, leg, gemm, (first, second), memory)
+        found.append(legs.compute(left, leg, gemm, policy.implementation, pair, like))
+        seen.append(noted)
     dlhs, drhs = residuals.gradients(call, policy, kept, found)
-    return dlhs, drhs, None, None, None
+    return dlhs, drhs, None, None, None, join(seen, later)
 
 
 _bilinear.defvjp(_forward, _backward)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from qjax._typing import Array, DTypeLike, Key
-from qjax.contraction.bilinear import contract
-from qjax.contraction.legs import Operation
+from qjax.contraction.bilinear import contract, remember
+from qjax.contraction.legs import Call, Operation, wide
+from qjax.contraction.memory import gather
 from qjax.contraction.operations import DotGeneral, Einsum, canonical_pair, parse_subscripts
 from qjax.contraction.outside import needs_variables, prepare
 from qjax.contraction.policy import Policy
@@ -172,10 +173,17 @@ def checked(
                     "`.astype(jnp.float32)`, or pass `policy=qjax.Policy()` to leave this "
                     "contraction as it is."
                 )
-    labels = op.labels(lhs.ndim, rhs.ndim)
-    left, (lhs, rhs) = prepare(name, labels, (lhs, rhs), policy, key, variables)
+    call = Call(op, (lhs.shape, rhs.shape), wide(lhs, rhs), extra, key)
+    left, (lhs, rhs) = prepare(name, call, (lhs, rhs), policy, variables)
     with record(name, op, lhs, rhs, policy):
-        return contract(op, lhs, rhs, left, key, extra)
+        if variables is None:
+            return contract(op, lhs, rhs, left, key, extra)
+        shape = jax.eval_shape(op, lhs, rhs, *extra).shape
+        memory = gather(name, left, call.labels, (lhs.shape, rhs.shape, shape), variables)
+        out, following = remember(op, lhs, rhs, left, key, extra, memory)
+    for leaf, state in following.states.items():
+        variables.remember(leaf, state)
+    return out
 
 
 def _check_policy(name: str, policy: object) -> None:

@@ -10,10 +10,14 @@ from typing import Any
 import jax
 
 from qjax._typing import Array, Key
-from qjax.contraction.axes import Axes, OperandAxes
+from qjax.contraction import facts
+from qjax.contraction.accumulators import FloatAccumulator
+from qjax.contraction.axes import Leg, OperandAxes
 from qjax.contraction.execution import role_key
+from qjax.contraction.legs import Call, transformed
 from qjax.contraction.operands import Estimated, Operand
-from qjax.contraction.policy import Policy
+from qjax.contraction.policy import Gemm, Policy
+from qjax.contraction.settling import settle
 from qjax.contraction.variables import Variables
 from qjax.quantizer import Quantizer
 
@@ -34,20 +38,18 @@ def needs_variables(policy: Policy) -> bool:
 
 def prepare(
     name: str,
-    labels: Axes,
+    call: Call,
     operands: tuple[Array, Array],
     policy: Policy,
-    key: Key | None,
     variables: Variables | None,
 ) -> tuple[Policy, tuple[Array, Array]]:
     """Applies the trained operands of the forward leg.
 
     Args:
       name: Of the operation, for messages.
-      labels: Its axes.
+      call: The contraction.
       operands: `lhs` and `rhs`.
       policy: How they are quantized.
-      key: Key of the contraction's noise.
       variables: Where the operands' values are.
 
     Returns:
@@ -56,42 +58,66 @@ def prepare(
     Raises:
       ValueError: If the policy needs `variables` or `key` and None came.
     """
-    if not needs_variables(policy):
-        return policy, operands
     if variables is None:
+        if not needs_variables(policy):
+            return policy, operands
         raise ValueError(
             f"`{name}` was given a policy whose operands learn or remember, but no `variables`. "
             "Quantize the module or function that it stands in, or pass `variables=Values()` of "
             "`qjax.contraction.variables`."
         )
     left = {s: None for s in SIDES if trained(getattr(policy.fwd, s)) is not None}
-    if left and policy.fwd.transform is not None:
-        raise ValueError(
-            f"`{name}` was given {policy.fwd.transform!r} before an operand that learns or "
-            "remembers, whose values would be transformed after it. Leave out one of both."
-        )
-    out = []
-    for n, (side, x, axes) in enumerate(zip(SIDES, operands, labels.leg("fwd"), strict=True)):
+    if left:
+        refuse_mixed(name, "fwd", policy.fwd)
+    if variables.diagnose:
+        _observe(call, policy.fwd, operands, variables)
+    out = list(operands)
+    for n, (side, axes) in enumerate(zip(SIDES, call.labels.leg("fwd"), strict=True)):
         operand = trained(getattr(policy.fwd, side))
-        if operand is None:
-            out.append(x)
-            continue
-        noise = role_key(key, "fwd", n, operand)
-        out.append(_applied(operand, side, x, axes, noise, variables))
+        if operand is not None:
+            key = role_key(call.key, "fwd", n, operand)
+            out[n] = _applied(operand, f"fwd_{side}", out[n], axes, key, variables)
     policy = dataclasses.replace(policy, fwd=dataclasses.replace(policy.fwd, **left))
     return policy, (out[0], out[1])
 
 
+def refuse_mixed(op: str, leg: Leg, gemm: Gemm) -> None:
+    """Refuses what would have to stand before an operand that learns or remembers.
+
+    Raises:
+      ValueError: If the leg transforms its operands, or sums their codes.
+    """
+    for part in (gemm.transform, gemm.accumulator):
+        if part is not None and not isinstance(part, FloatAccumulator):
+            raise ValueError(
+                f"`{op}` was given {part!r} in `{leg}` beside an operand that learns or remembers, "
+                "which is rounded before it. Leave out one of both."
+            )
+
+
+def _observe(call: Call, gemm: Gemm, operands: tuple[Array, Array], variables: Variables) -> None:
+    """Collects facts about the stateless quantizers of the forward leg."""
+    if gemm.transform is not None:
+        operands = transformed(call, "fwd", gemm, operands)
+    for n, (side, x) in enumerate(zip(SIDES, operands, strict=True)):
+        quantizer, axes = getattr(gemm, side), call.labels.leg("fwd")[n]
+        if isinstance(quantizer, Quantizer) and not quantizer.calibration.stateful:
+            key = role_key(call.key, "fwd", n, quantizer)
+            place: Any = {"contract": axes.contract, "batch": axes.batch, "key": key}
+            fixed = jax.lax.stop_gradient(x)
+            variables.observe(f"fwd_{side}", facts.of_quantizer(quantizer, fixed, (), **place))
+
+
 def _applied(
     operand: Operand,
-    side: str,
+    name: str,
     x: Array,
     axes: OperandAxes,
     key: Key | None,
     variables: Variables,
 ) -> Array:
+    """What a trained operand makes of `x`."""
     place: Any = {"contract": axes.contract, "batch": axes.batch}
-    name = f"fwd_{side}"
     params, state = {}, ()
     fixed = jax.lax.stop_gradient(x)
     # Shapes say whether there is anything; what it holds is found where it lives.
@@ -101,9 +127,15 @@ def _applied(
         state = variables.remembered(name, lambda: operand.state(fixed, **place))
     values, following = operand.apply(x, params, state, key=key, **place)
     if jax.tree.leaves(state):
-        variables.remember(name, jax.lax.stop_gradient(following))
+        variables.remember(name, settle(following, state))
     if operand.penalized:
         penalty = operand.penalty(x, params, **place)
         if penalty is not None:
             variables.penalize(name, penalty)
+    if variables.diagnose:
+        if isinstance(operand, Estimated):
+            found = facts.of_quantizer(operand.quantizer, fixed, state, key=key, **place)
+        else:
+            found = facts.of_operand(operand, fixed, jax.lax.stop_gradient(values), **place)
+        variables.observe(name, found)
     return values.astype(x.dtype)

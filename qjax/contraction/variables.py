@@ -40,7 +40,11 @@ class Variables(Protocol):
         ...
 
     def observe(self, name: str, facts: Array) -> None:
-        """Takes facts about the cast of an operand."""
+        """Adds sums of facts about the cast of an operand to those of this step."""
+        ...
+
+    def probe(self, name: str, make: Callable[[], Array]) -> Array | None:
+        """The zeros whose cotangent will be facts of the backward pass; None for no facts."""
         ...
 
 
@@ -88,6 +92,11 @@ class Values:
 
     def observe(self, name: str, facts: Array) -> None:
         self.facts[name] = facts
+
+    def probe(self, name: str, make: Callable[[], Array]) -> Array | None:
+        if self._building:
+            self.facts[name] = make()
+        return self.facts.get(name)
 
     def _held(self, held: dict[str, Any], name: str, make: Callable[[], PyTree]) -> PyTree:
         if name not in held:

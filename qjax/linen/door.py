@@ -31,14 +31,22 @@ STREAM = "quant"
 _RECIPE = "__qjax_recipe__"
 
 
-def quantize(target: Any, recipe: Recipe) -> Any:
-    """Gives the class, or the instance, that computes by `recipe`."""
+def quantize(target: Any, recipe: Recipe, *, diagnostics: bool = False) -> Any:
+    """Gives the class, or the instance, that computes by `recipe`.
+
+    Args:
+      target: A module's class, or an unbound instance.
+      recipe: What it computes in.
+      diagnostics: Whether facts about every cast are collected, in `quant_diagnostics`.
+    """
     if isinstance(target, type):
-        return quantize_class(target, recipe)
-    return quantize_instance(target, recipe)
+        return quantize_class(target, recipe, diagnostics=diagnostics)
+    return quantize_instance(target, recipe, diagnostics=diagnostics)
 
 
-def quantize_class(cls: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
+def quantize_class(
+    cls: type[nn.Module], recipe: Recipe, *, diagnostics: bool = False
+) -> type[nn.Module]:
     """Derives the class whose layers compute by `recipe`; `cls` stays as it is.
 
     The class keeps its name, so parameters keep their paths. A class that is quantized
@@ -52,11 +60,11 @@ def quantize_class(cls: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
         _RECIPE: recipe,
     }
     for name in _methods(base):
-        namespace[name] = _entering(base, name, recipe)
+        namespace[name] = _entering(base, name, recipe, diagnostics)
     return types.new_class(base.__name__, (base,), exec_body=lambda body: body.update(namespace))
 
 
-def quantize_instance(module: nn.Module, recipe: Recipe) -> nn.Module:
+def quantize_instance(module: nn.Module, recipe: Recipe, *, diagnostics: bool = False) -> nn.Module:
     """The module with the same fields, of the class that computes by `recipe`.
 
     Raises:
@@ -73,7 +81,8 @@ def quantize_instance(module: nn.Module, recipe: Recipe) -> nn.Module:
         for name, field in fields.items()
         if field.init and name not in ("parent", "name")
     }
-    return quantize_class(type(module), recipe)(**values, name=module.name)
+    cls = quantize_class(type(module), recipe, diagnostics=diagnostics)
+    return cls(**values, name=module.name)
 
 
 def report(
@@ -131,13 +140,15 @@ def _methods(cls: type[nn.Module]) -> list[str]:
     ]
 
 
-def _entering(base: type[nn.Module], name: str, recipe: Recipe) -> Callable[..., Any]:
+def _entering(
+    base: type[nn.Module], name: str, recipe: Recipe, diagnose: bool
+) -> Callable[..., Any]:
     original = getattr(base, name)
 
     # Not wrapped by Flax: entering an interceptor is no call of the module.
     @nn.nowrap
     def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with _recipe_of(self, name, recipe):
+        with _recipe_of(self, name, recipe, diagnose):
             return original(self, *args, **kwargs)
 
     method.__name__, method.__doc__ = name, original.__doc__
@@ -152,7 +163,7 @@ _entered: contextvars.ContextVar[nn.Module | None] = contextvars.ContextVar(
 
 
 @contextlib.contextmanager
-def _recipe_of(root: nn.Module, method: str, recipe: Recipe) -> Iterator[None]:
+def _recipe_of(root: nn.Module, method: str, recipe: Recipe, diagnose: bool) -> Iterator[None]:
     """Makes the layers below `root` compute by `recipe`, inside the block."""
     if root.scope is None or _entered.get() is root or is_inside():
         yield  # Unbound: the module is only being built. Entered: its rules hold already.
@@ -161,7 +172,7 @@ def _recipe_of(root: nn.Module, method: str, recipe: Recipe) -> Iterator[None]:
     enter_region("/".join(root.path), recipe)
     token = _entered.set(root)
     try:
-        with nn.intercept_methods(_interceptor(root, matching)):
+        with nn.intercept_methods(_interceptor(root, matching, diagnose)):
             yield
     finally:
         _entered.reset(token)
@@ -169,7 +180,7 @@ def _recipe_of(root: nn.Module, method: str, recipe: Recipe) -> Iterator[None]:
         matching.tell(stacklevel=4)
 
 
-def _interceptor(root: nn.Module, matching: Matching):
+def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
     depth = len(root.path)
 
     def intercept(next_fun, args, kwargs, context):
@@ -186,7 +197,7 @@ def _interceptor(root: nn.Module, matching: Matching):
             if rule is None:
                 return None
             key = _key(module, rule.policy, part)
-            variables = LayerVariables(module, part)
+            variables = LayerVariables(module, part, diagnose)
             return Choice(rule.policy, "/".join(full), str(rule), key, variables)
 
         if bare is not None:

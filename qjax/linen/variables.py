@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from qjax._typing import Array, PyTree
 from qjax.contraction.variables import DIAGNOSTICS, PENALTIES, QUANT
@@ -45,7 +47,10 @@ class LayerVariables:
         """The state `name`, from the collection `quant`."""
         name = self._named(name)
         if self._scope.has_variable(QUANT, name):
-            return self._scope.get_variable(QUANT, name)
+            state = self._scope.get_variable(QUANT, name)
+            # What does not move on is read by several calls; their cotangents would be summed.
+            moves = self._scope.is_mutable_collection(QUANT)
+            return state if moves else jax.lax.stop_gradient(state)
         if not self._building(QUANT):
             raise ValueError(self._missing(QUANT, name))
         value = make()
@@ -63,11 +68,23 @@ class LayerVariables:
             self._scope.put_variable(PENALTIES, self._named(name), penalty)
 
     def observe(self, name: str, facts: Array) -> None:
-        """Adds facts about a cast to those of this step."""
-        if self._scope.is_mutable_collection(DIAGNOSTICS):
-            name = self._named(name)
-            before = self._scope.get_variable(DIAGNOSTICS, name)
-            self._scope.put_variable(DIAGNOSTICS, name, facts if before is None else before + facts)
+        """Adds facts about a cast to those of this step; `init` starts with none."""
+        before = self.probe(name, lambda: jnp.zeros_like(facts))
+        if before is not None and not self.layer.is_initializing():
+            self._scope.put_variable(DIAGNOSTICS, self._named(name), before + facts)
+
+    def probe(self, name: str, make: Callable[[], Array]) -> Array | None:
+        """Facts so far; None where they are not collected: the collection has to be mutable."""
+        name = self._named(name)
+        if not self._scope.is_mutable_collection(DIAGNOSTICS):
+            if self.layer.is_initializing():
+                raise ValueError(self._missing(DIAGNOSTICS, name))
+            return None
+        if not self._scope.has_variable(DIAGNOSTICS, name):
+            if not self.layer.is_initializing():
+                raise ValueError(self._missing(DIAGNOSTICS, name))
+            self._scope.put_variable(DIAGNOSTICS, name, make())
+        return self._scope.get_variable(DIAGNOSTICS, name)
 
     @property
     def _scope(self) -> Any:

@@ -97,15 +97,17 @@ class Quantizer:
         batch: Axes = (),
         key: Key | None = None,
         dtype: DTypeLike = jnp.float32,
+        state: Any = None,
     ) -> tuple[Array, Array | None]:
         """Returns the values that `cast` gives before their scale, and the scales.
 
-        Arguments and errors are those of `cast`; `dtype` is that of the values. The scales are
-        float32, one per tile, or None where the type has none.
+        Arguments and errors are those of `cast`; `dtype` is that of the values, and `state` is
+        read where the calibration keeps one. The scales are float32, one per tile, or None
+        where the type has none.
         """
         layout = self._layout(x, contract, batch, "cast")
-        dtype = jnp.dtype(dtype)
-        return self._run(_steps.units, x, self._checked(key), self._stateless(), layout, dtype)
+        dtype, state = jnp.dtype(dtype), self._stateless() if state is None else state
+        return self._run(_steps.units, x, self._checked(key), state, layout, dtype)
 
     def init(self, shape: Shape, *, contract: Axes = (-1,), batch: Axes = ()) -> Any:
         """Returns the first state of the calibration for arrays of `shape`; `()` if stateless."""

@@ -17,6 +17,7 @@ from qjax import rounding
 from qjax._typing import Array, Key, PyTree
 from qjax.qtensor import QTensor
 from qjax.quantizer import Quantizer
+from qjax.train import memory
 
 BLOCK = 128
 
@@ -62,7 +63,9 @@ class Exchange:
         def one(batch: PyTree, data: Array) -> Any:
             own = jax.random.fold_in(jax.random.wrap_key_data(data), jax.lax.axis_index(self.axis))
             outcome, grads = differentiate(batch, own)
-            outcome = jax.tree.map(self._plain_mean, outcome)
+            variables = memory.over_devices(outcome.variables, self.axis, self._plain_mean)
+            outcome = jax.tree.map(self._plain_mean, outcome._replace(variables=None))
+            outcome = outcome._replace(variables=variables)
             return outcome, self.mean(grads, jax.random.fold_in(own, 1))
 
         split, whole = PartitionSpec(self.axis), PartitionSpec()

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array, DTypeLike, Key, PyTree
+from qjax.train import memory
 from qjax.train.tasks import Outcome, Task
 
 
@@ -62,7 +63,8 @@ def value_and_gradient(
     Args:
       task: Gives the loss.
       params: Parameters, whose dtypes the gradients keep.
-      variables: Other variables; with several parts each part sees those the last one left.
+      variables: Other variables; with several parts each part sees those the last one left,
+        except states of quantizers: all parts start from the same, as one batch would.
       batch: Leaves [B, ...].
       key: Random key; part `i` of several uses `fold_in(key, i)`.
       recipe: Passed on to the task.
@@ -72,21 +74,28 @@ def value_and_gradient(
       remat: A policy of `jax.checkpoint_policies`: what the forward pass keeps.
     """
 
-    def loss(params: PyTree, variables: PyTree, batch: PyTree, key: Key) -> tuple[Array, Outcome]:
-        params = narrow(params, compute_dtype)
+    def loss(moving: Any, variables: PyTree, batch: PyTree, key: Key) -> tuple[Array, Outcome]:
+        params, remembered = moving
+        params, variables = narrow(params, compute_dtype), memory.place(variables, remembered)
         result = task.loss(params, variables, batch, key=key, recipe=recipe)
         return result.loss if scale is None else result.loss * scale, result
 
     if remat is not None:
         loss = jax.checkpoint(loss, policy=remat)
-    differentiate = jax.grad(loss, has_aux=True)
+
+    def differentiate(params: PyTree, variables: PyTree, batch: PyTree, key: Key) -> Any:
+        moving = (params, memory.split(variables))
+        return jax.grad(loss, has_aux=True)(moving, variables, batch, key)
+
     if accumulate == 1:
-        grads, result = differentiate(params, variables, batch, key)
+        (grads, found), result = differentiate(params, variables, batch, key)
     else:
-        grads, result = _accumulated(differentiate, params, variables, batch, key, accumulate)
+        (grads, found), result = _accumulated(
+            differentiate, params, variables, batch, key, accumulate
+        )
     if scale is not None:
         grads = jax.tree.map(lambda g: g / scale.astype(g.dtype), grads)
-    return result, grads
+    return result._replace(variables=memory.put(result.variables, found)), grads
 
 
 def _accumulated(
@@ -96,17 +105,24 @@ def _accumulated(
     batch: PyTree,
     key: Key,
     parts: int,
-) -> tuple[PyTree, Outcome]:
-    def body(carry: tuple[PyTree, PyTree], part: tuple[Array, PyTree]):
-        total, variables = carry
+) -> tuple[tuple[PyTree, PyTree], Outcome]:
+    def body(carry: tuple[PyTree, PyTree, PyTree], part: tuple[Array, PyTree]):
+        total, seen, variables = carry
         index, batch = part
-        grads, result = differentiate(params, variables, batch, jax.random.fold_in(key, index))
+        key_of_part = jax.random.fold_in(key, index)
+        (grads, found), result = differentiate(params, variables, batch, key_of_part)
         total = jax.tree.map(lambda t, g: t + g.astype(jnp.float32), total, grads)
-        return (total, result.variables), result._replace(variables=None)
+        seen = memory.join(seen, {**found, **memory.forward(result.variables)})
+        # The next part starts from the same states: together they count as one batch.
+        variables = memory.place(result.variables, memory.forward(variables))
+        return (total, seen, variables), result._replace(variables=None)
 
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+    states = {**memory.split(variables), **memory.forward(variables)}
+    nothing = jax.tree.map(jnp.zeros_like, states)
     parts_of = (jnp.arange(parts), split_batch(batch, parts))
-    (total, variables), results = jax.lax.scan(body, (zeros, variables), parts_of)
+    start = (zeros, nothing, variables)
+    (total, seen, variables), results = jax.lax.scan(body, start, parts_of)
     grads = jax.tree.map(lambda t, p: (t / parts).astype(p.dtype), total, params)
     means = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
-    return grads, means._replace(variables=variables)
+    return (grads, seen), means._replace(variables=variables)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from qjax._typing import Array, DTypeLike, Key, PyTree
+from qjax.train import memory
 from qjax.train.exchange import Exchange
 from qjax.train.gradients import narrow, value_and_gradient
 from qjax.train.loss_scale import LossScale
@@ -86,8 +87,9 @@ class Step:
           batch: Pytree of arrays whose first axis is the batch.
 
         Returns:
-          The next state, and scalars by name: `loss`, `grad_norm` (before clipping) and the
-          task's own metrics.
+          The next state, and scalars by name: `loss`, `grad_norm` (before clipping), the
+          task's own metrics, and facts about casts where the model was quantized with
+          `diagnostics=True`.
         """
         scale = None if self.loss_scale is None else self.loss_scale.value(state.loss_scale)
         key, recipe = jax.random.fold_in(state.key, state.step), self.current(state)
@@ -110,6 +112,7 @@ class Step:
             result, grads = differentiate(batch, key)
         else:
             result, grads = self.exchange.gradients(differentiate, batch, key)
+        variables, facts = memory.measure(result.variables)
         norm = global_norm(grads)
         if self.clip is not None:
             grads = clip_by(grads, norm, self.clip)
@@ -120,9 +123,9 @@ class Step:
             step=state.step + 1,
             params=apply_updates(state.params, updates),
             opt_state=opt_state,
-            variables=result.variables,
+            variables=variables,
         )
-        metrics = {"loss": result.loss, "grad_norm": norm, **result.metrics}
+        metrics = {"loss": result.loss, "grad_norm": norm, **result.metrics, **facts}
         if isinstance(self.recipe, Schedule):
             following = following.replace(schedule=self.recipe.update(state.schedule, metrics))
         return self._averaged(self._scaled(state, following, jnp.isfinite(norm))), metrics

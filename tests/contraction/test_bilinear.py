@@ -12,6 +12,7 @@ import pytest
 import qjax
 from qjax import Gemm, Policy, Quantizer
 from qjax.contraction.bilinear import _bilinear, _split
+from qjax.contraction.memory import Memory
 from qjax.contraction.operations import DotGeneral, Einsum
 
 MXFP8 = Quantizer("mxfp8")
@@ -58,7 +59,7 @@ def value_and_grads(fn, lhs, rhs):
 def forced(op, lhs, rhs, policy, key=None):
     """Goes through the derivative rule even where the policy quantizes nothing."""
     static, numbers = _split(policy)
-    return _bilinear(op, static, lhs, rhs, (), numbers, key)
+    return _bilinear(op, static, lhs, rhs, (), numbers, key, Memory())[0]
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])

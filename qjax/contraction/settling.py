@@ -1,0 +1,29 @@
+"""One next state for all examples of a batch that a function is mapped over.
+
+Under `jax.vmap` every example has a next state of its own, while the state before is shared.
+The shared state becomes the largest of them, as it would in one call on the whole batch. States
+that are themselves mapped, as those of many models at once, stay apart.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from qjax._typing import Array, PyTree
+
+
+def settle(following: PyTree, before: PyTree) -> PyTree:
+    """The next state: one for all where a map over a batch shares the state before."""
+    # Statistics have no derivative, and the rule below knows none.
+    return jax.tree.map(_settled, *jax.lax.stop_gradient((following, before)))
+
+
+@jax.custom_batching.custom_vmap
+def _settled(following: Array, before: Array) -> Array:
+    return following
+
+
+@_settled.def_vmap
+def _(size: int, mapped: list[bool], following: Array, before: Array) -> tuple[Array, bool]:
+    if mapped[1] or not mapped[0]:
+        return following, mapped[0]
+    return _settled(jnp.max(following, axis=0), before), False
