@@ -16,6 +16,7 @@ from qjax.gradients._learned import spaced as spaced
 from qjax.gradients._norms import l1_bounded as l1_bounded
 from qjax.gradients._norms import l1_limit as l1_limit
 from qjax.gradients._norms import onto_l1_ball as onto_l1_ball
+from qjax.gradients._norms import squash as squash
 from qjax.gradients._norms import unit_tanh as unit_tanh
 from qjax.gradients._surrogates import Cast as Cast
 from qjax.gradients._surrogates import biper as biper

@@ -22,6 +22,18 @@ def unit_tanh(x: Array) -> Array:
     return squashed / jnp.where(largest > 0, largest, 1)
 
 
+def squash(x: Array) -> Array:
+    """Returns `x` squashed so that Gaussian values spread almost evenly, their variance kept.
+
+    The hyperbolic tangent of a standard normal variable is nearly uniform on (-1, 1), so a few
+    evenly spaced levels are all used. The derivative is that of the tangent; the root mean
+    square, which is the unit, is held fixed.
+    """
+    size = jax.lax.stop_gradient(jnp.sqrt(jnp.mean(jnp.square(x))))
+    size = jnp.where(size > 0, size, 1)
+    return 3**0.5 * size * jnp.tanh(x / size)
+
+
 def l1_limit(accumulator: int, input_bits: int, *, signed: bool, centred: bool) -> float:
     """Returns the largest sum of magnitudes of integer weights that no input can overflow.
 

@@ -1,13 +1,22 @@
 """Recipes: which contractions of a model compute in what, by name."""
 
 # The catalogue: importing a file registers its recipes.
+from qjax.recipes import a2q as a2q
+from qjax.recipes import bitpruning as bitpruning
 from qjax.recipes import deepseek as deepseek
+from qjax.recipes import dorefa as dorefa
+from qjax.recipes import dsq as dsq
 from qjax.recipes import fp8 as fp8
+from qjax.recipes import fractrain as fractrain
 from qjax.recipes import hbfp as hbfp
+from qjax.recipes import lsq as lsq
 from qjax.recipes import microscaling as microscaling
 from qjax.recipes import nvfp4 as nvfp4
+from qjax.recipes import pact as pact
 from qjax.recipes import plain as plain
+from qjax.recipes import qfx as qfx
 from qjax.recipes import s2fp8 as s2fp8
+from qjax.recipes import squashed as squashed
 from qjax.recipes.registry import Method as Method
 from qjax.recipes.registry import get as get
 from qjax.recipes.registry import names as names

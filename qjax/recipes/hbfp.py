@@ -24,7 +24,7 @@ from typing import Any
 from qjax import qtypes
 from qjax.contraction import Gemm, Policy
 from qjax.quantizer import Quantizer
-from qjax.recipes.registry import LOGITS, Method, register
+from qjax.recipes.registry import FIRST, LOGITS, Method, register
 from qjax.recipes.rules import Recipe, Rule
 from qjax.rounding import Stochastic
 from qjax.tiling import Tile
@@ -41,8 +41,6 @@ BOOSTER = Method(
     paper="arXiv:2211.10737",
     cost="as HBFP; 6 bits in the first and last layer, and everywhere in the last epoch",
 )
-# Where a model begins, as examples of Flax and common code name it.
-FIRST = r"(.*/)?(conv_init|stem\w*|conv_0|layer_0|first)(/.*)?"
 
 
 def policy(bits: Any, block: int = 64, tile: int | None = None) -> Policy:

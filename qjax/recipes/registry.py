@@ -41,6 +41,9 @@ LOGITS = Rule(
     optional=True,
 )
 
+# Where a model begins, as examples of Flax and common code name it.
+FIRST = r"(.*/)?(conv_init|stem\w*|conv_0|layer_0|first)(/.*)?"
+
 
 def register(
     name: str, method: Method | None = None

@@ -46,4 +46,5 @@ from qjax.train.tasks import LinenTask as LinenTask
 from qjax.train.tasks import NnxTask as NnxTask
 from qjax.train.tasks import Task as Task
 from qjax.train.tasks import cross_entropy as cross_entropy
+from qjax.train.turning import TurningPoints as TurningPoints
 from qjax.train.versions import versions as versions

@@ -1,6 +1,7 @@
 """Learn, then freeze: parameters that stop changing at a step, such as learned bit widths."""
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,9 @@ class FreezeState(NamedTuple):
     count: Array
 
 
-def freeze_after(steps: int, pattern: str) -> optax.GradientTransformation:
+def freeze_after(
+    steps: int, pattern: str, final: Callable[[Array], Array] | None = None
+) -> optax.GradientTransformation:
     """Stops the updates of some parameters after a number of steps; put it last in a chain.
 
     Learned bits are frozen so that the last part of training adapts to them (Nikolic et al.
@@ -26,9 +29,12 @@ def freeze_after(steps: int, pattern: str) -> optax.GradientTransformation:
       steps: Updates that are let through.
       pattern: Regular expression that the whole path of a parameter must match, with slashes:
         "block_0/.*bits".
+      final: What is done to the parameters when they freeze, elementwise: `jnp.ceil` rounds
+        learned bits up. Needs the parameters in `update`, as a step of training gives them.
 
     Raises:
-      ValueError: At `init`, if no parameter matches.
+      ValueError: At `init`, if no parameter matches; at `update`, if `final` needs parameters
+        and none came.
     """
 
     def frozen(path: Any) -> bool:
@@ -46,12 +52,23 @@ def freeze_after(steps: int, pattern: str) -> optax.GradientTransformation:
         return FreezeState(jnp.zeros((), jnp.int32))
 
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
-        del params
-        passes = state.count < steps
+        if final is not None and params is None:
+            raise ValueError(
+                "`freeze_after` was asked for a `final` value, but `update` got no parameters. "
+                "Call `update(updates, state, params)`."
+            )
+        passes, now = state.count < steps, state.count == steps
 
-        def one(path: Any, update: Array) -> Array:
-            return jnp.where(passes, update, 0) if frozen(path) else update
+        def one(path: Any, update: Array, parameter: Array) -> Array:
+            if not frozen(path):
+                return update
+            last = jnp.zeros_like(update)
+            if final is not None:
+                last = jnp.where(now, final(parameter) - parameter, last).astype(update.dtype)
+            return jnp.where(passes, update, last)
 
-        return jax.tree_util.tree_map_with_path(one, updates), FreezeState(state.count + 1)
+        parameters = updates if params is None else params
+        new = jax.tree_util.tree_map_with_path(one, updates, parameters)
+        return new, FreezeState(state.count + 1)
 
     return optax.GradientTransformation(init, update)

@@ -11,6 +11,7 @@ from flax import nnx
 
 import qjax
 from qjax import recipes
+from qjax.contraction.outside import needs_variables
 
 NAMES = recipes.names()
 X = jax.random.normal(jax.random.key(0), (8, 32))
@@ -60,7 +61,28 @@ def test_a_linen_model_takes_a_step_with_finite_gradients(name):
     assert rows["up"].quantized == (name != "float32")
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Operands that learn or remember keep their values among the variables of a linen module.
+STATELESS = [name for name in NAMES if not needs_variables(recipes.get(name).default)]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(STATELESS)))
+def test_what_learns_has_parameters_with_gradients(name):
+    model = qjax.quantize(MLP(), name)
+    params = model.init({"params": jax.random.key(1), "quant": jax.random.key(2)}, X)["params"]
+    learned = params["up"].get("quant", {})
+    if not jax.tree.leaves(learned):
+        return
+
+    def loss(learned):
+        changed = {**params, "up": {**params["up"], "quant": learned}}
+        return jnp.sum(jnp.sin(model.apply({"params": changed}, 30 * X)))
+
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(learned)):
+        assert np.all(np.isfinite(leaf))
+        assert np.any(leaf)
+
+
+@pytest.mark.parametrize("name", STATELESS)
 def test_an_nnx_model_and_a_function_differentiate(name):
     layer = qjax.quantize(nnx.Linear(32, 32, rngs=nnx.Rngs(0)), name, rngs=nnx.Rngs(quant=1))
 

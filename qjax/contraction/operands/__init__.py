@@ -10,10 +10,10 @@ from qjax.contraction.operands._base import learned_shape as learned_shape
 from qjax.contraction.operands._bounded import L1Bounded as L1Bounded
 from qjax.contraction.operands._estimated import Estimated as Estimated
 from qjax.contraction.operands._estimated import Mapped as Mapped
+from qjax.contraction.operands._fixed import LearnedPoint as LearnedPoint
 from qjax.contraction.operands._learned import LSQ as LSQ
 from qjax.contraction.operands._learned import PACT as PACT
 from qjax.contraction.operands._learned import LearnedBits as LearnedBits
-from qjax.contraction.operands._learned import LearnedPoint as LearnedPoint
 from qjax.contraction.operands._learned import LSQPlus as LSQPlus
 from qjax.contraction.operands._levels import SoftLevels as SoftLevels
 from qjax.contraction.operands._levels import Spaced as Spaced

@@ -1,4 +1,4 @@
-"""Operands with learned steps, bounds, widths and binary points. The math is `qjax.gradients`'."""
+"""Operands with learned steps, bounds and widths. The math is `qjax.gradients`'."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from qjax import formats, gradients
 from qjax._typing import Array, Axes, PyTree
 from qjax.contraction.operands._base import Granularity, Operand, reduced
-from qjax.formats import Fixed, Int
+from qjax.formats import Int
 from qjax.qtypes import QType
 from qjax.tiling import Tile
 
@@ -144,6 +144,7 @@ class LearnedBits(Operand):
     Attributes:
       bits: The width before training.
       price: Factor of the penalty, the learned width; 0 for none.
+      by_size: Whether the price is per element, so that large operands pay more.
 
     References:
       Nikolic et al., "BitPruning", 2020, arXiv:2002.03090.
@@ -151,6 +152,7 @@ class LearnedBits(Operand):
 
     bits: Any = 8.0
     price: Any = 0.0
+    by_size: bool = dataclasses.field(default=False, metadata={"static": True})
     widest: ClassVar[int] = 16
 
     @property
@@ -165,35 +167,5 @@ class LearnedBits(Operand):
         return gradients.learned_bits(x, params["bits"].astype(x.dtype), most=self.widest), state
 
     def penalty(self, x, params, *, contract, batch) -> Array | None:
-        return self.price * jnp.clip(params["bits"], 1.0, self.widest)
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LearnedPoint(Operand):
-    """Fixed-point numbers with a learned binary point (`gradients.learned_point`).
-
-    The first binary point holds the largest of the first values.
-
-    Attributes:
-      bits: Width of the numbers, sign included.
-
-    References:
-      QFX: Gong et al., 2024, arXiv:2401.17544.
-    """
-
-    bits: int = 8
-
-    def __post_init__(self):
-        _check_bits("LearnedPoint", self.bits, 2)
-
-    @property
-    def qtype(self) -> QType:
-        return QType(Fixed(0, self.bits - 1), _TENSOR, formats.E8M0FNU)  # type: ignore[arg-type]
-
-    def params(self, x: Array, *, contract: Axes, batch: Axes) -> dict[str, Array]:
-        largest = _no_zero(jnp.max(jnp.abs(x.astype(jnp.float32)), initial=0))
-        return {"integer_bits": jnp.ceil(jnp.log2(largest))}
-
-    def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
-        return gradients.learned_point(x, params["integer_bits"], bits=self.bits), state
+        elements = float(x.size) if self.by_size else 1.0
+        return self.price * elements * jnp.clip(params["bits"], 1.0, self.widest)
