@@ -218,3 +218,19 @@ def test_lists_and_numbers_are_arrays_and_a_name_is_no_rounding():
 def test_a_type_takes_the_names_of_its_formats():
     named = qjax.QType("e2m1fn", qjax.Tile(32, 1), "e8m0fnu")  # type: ignore[arg-type]
     assert named == qjax.qtypes.MXFP4
+
+
+@pytest.mark.parametrize("name", ["int8_channel", "mxfp8", "mxfp4", "nvfp4", "e4m3fn_tensor"])
+def test_units_are_the_values_and_scales_that_encode_stores(name):
+    x = jax.random.normal(jax.random.key(0), (6, 64)).at[0].set(0).at[1].multiply(1e-39)
+    quantizer = qjax.Quantizer(name)
+    values, scale = quantizer.units(x)
+    tensor = quantizer.encode(x)
+    np.testing.assert_array_equal(scale, tensor.scale.decode(jnp.float32))
+    np.testing.assert_array_equal(values, tensor.qtype.format.load(tensor.qvalue))
+    broken = quantizer.units(x.at[1, 3].set(jnp.nan))[1]
+    assert jnp.isnan(broken).any()
+    assert (
+        jnp.isnan(broken).sum()
+        == jnp.isnan(quantizer.encode(x.at[1, 3].set(jnp.nan)).scale.decode()).sum()
+    )

@@ -1,6 +1,8 @@
 """Scales that are made: what the kernel needs to round elements, and how it does."""
 
 import dataclasses
+import functools
+import operator
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,6 +37,13 @@ class Made:
     factors: tuple[Array, ...] = ()
     inverse: Array | None = None
     stored: QTensor | None = None
+
+    def numbers(self) -> Array:
+        """Returns the float32 scales, all levels together."""
+        if self.exponent is None:
+            return functools.reduce(operator.mul, self.factors)
+        power = casting.times_power(jnp.ones(self.exponent.shape, jnp.float32), self.exponent)
+        return power if self.invalid is None else jnp.where(self.invalid, jnp.nan, power)
 
 
 def is_power(qtype: QType | None) -> bool:

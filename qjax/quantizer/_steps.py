@@ -18,9 +18,8 @@ from qjax.tiling import Layout
 
 
 def _plain(quantizer: Any, x: Array, key: Any) -> Array:
-    rounding = quantizer.rounding
-    noise = rounding.noise(key, x.shape) if rounding.stochastic else None
-    return casting.on_format(x, quantizer.qtype.format, rounding, noise)
+    noise = _noise(quantizer, x, key)
+    return casting.on_format(x, quantizer.qtype.format, quantizer.rounding, noise)
 
 
 def cast(
@@ -39,9 +38,13 @@ def units(
     """Returns the rounded values before their scale, and the float32 scales, one per tile."""
     if quantizer.qtype.scale is None:
         return _plain(quantizer, x, key).astype(dtype), None
-    values, scale, _, _ = tiles(quantizer, x, layout, key, state, relative=True)
-    assert scale is not None
-    return values.astype(dtype), scale.decode(jnp.float32)
+    if quantizer.qtype.zero is not None:
+        values, stored, _, _ = tiles(quantizer, x, layout, key, state, relative=True)
+        assert stored is not None
+        return values.astype(dtype), stored.decode(jnp.float32)
+    # Scales that nobody stores need no codes.
+    values, made, _ = _rounded(quantizer, x, layout, key, state, relative=True, keep=False)
+    return values.astype(dtype), made.numbers()
 
 
 def encode(quantizer: Any, x: Array, key: Any, state: Any, layout: Layout, dtype: Any) -> QTensor:
@@ -57,15 +60,29 @@ def tiles(
     quantizer: Any, x: Array, layout: Layout, key: Any, state: Any, *, relative: bool
 ) -> tuple[Array, QTensor | None, QTensor | None, Any]:
     """Returns values (without scale where `relative`), scales, zero points and the state."""
-    qtype, rounding = quantizer.qtype, quantizer.rounding
-    noise = rounding.noise(key, x.shape) if rounding.stochastic else None
-    if qtype.zero is not None:
+    if quantizer.qtype.zero is not None:
+        noise = _noise(quantizer, x, key)
         return *_affine.tiles(quantizer, x, layout, noise, relative=relative), state
-    bound, state = quantizer.calibration(layout.split(x), layout.axes, state)
-    bound = layout.gather(bound)
-    made = _scaled(quantizer, x, bound, layout, key, noise, relative)
-    values = _made.elements(x, qtype.format, rounding, noise, layout, made, relative)
+    options = {"relative": relative, "keep": relative}
+    values, made, state = _rounded(quantizer, x, layout, key, state, **options)
     return values, made.stored, None, state
+
+
+def _noise(quantizer: Any, x: Array, key: Any) -> Array | None:
+    rounding = quantizer.rounding
+    return rounding.noise(key, x.shape) if rounding.stochastic else None
+
+
+def _rounded(
+    quantizer: Any, x: Array, layout: Layout, key: Any, state: Any, *, relative: bool, keep: bool
+) -> tuple[Array, _made.Made, Any]:
+    """Returns values, scales (as codes too where `keep`) and the calibration's next state."""
+    format, rounding = quantizer.qtype.format, quantizer.rounding
+    noise = _noise(quantizer, x, key)
+    bound, state = quantizer.calibration(layout.split(x), layout.axes, state)
+    made = _scaled(quantizer, x, layout.gather(bound), layout, key, noise, keep)
+    values = _made.elements(x, format, rounding, noise, layout, made, relative)
+    return values, made, state
 
 
 def _scaled(
