@@ -2,7 +2,6 @@
 
 An operation is described by one label per axis, as in an einsum: `lhs`, `rhs` and `out`.
 The three legs permute the roles of the three label strings, so one rule serves them all.
-Nothing is computed here.
 """
 
 import dataclasses
@@ -10,9 +9,13 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Literal, Protocol
 
+from qjax._typing import Array, Shape
+from qjax.contraction import grouping
+
 Leg = Literal["fwd", "dlhs", "drhs"]
 LEGS: tuple[Leg, ...] = ("fwd", "dlhs", "drhs")
 Labels = tuple[Hashable, ...]
+Pair = tuple[Array, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,30 @@ class Axes(Protocol):
 
         Raises:
           ValueError: If the leg has contracted axes of which this is not true.
+        """
+        ...
+
+    def unfolded(
+        self,
+        leg: Leg,
+        operands: tuple[Array, Array],
+        shapes: tuple[Shape, Shape],
+        extra: Sequence[Array],
+    ) -> tuple[Array, Array, "Labelling"]:
+        """The operands of a leg as those of a plain product, and the labels of that.
+
+        The `fwd` leg of the labels is the leg that was asked for; its result has the elements of
+        the leg's result in order. Which axes are contracted, and in which order, is that of the
+        first operand.
+
+        Args:
+          leg: The leg.
+          operands: Both operands of the leg.
+          shapes: Shapes of `lhs` and `rhs`, whichever the leg.
+          extra: Arrays that the operation takes besides.
+
+        Raises:
+          ValueError: If the leg is no such product.
         """
         ...
 
@@ -129,6 +156,37 @@ class Labelling:
             lhs_batch=tuple(first.index(x) for x in batch),
             rhs_batch=tuple(second.index(x) for x in batch),
         )
+
+    def unfolded(
+        self,
+        leg: Leg,
+        operands: tuple[Array, Array],
+        shapes: tuple[Shape, Shape],
+        extra: Sequence[Array],
+    ) -> tuple[Array, Array, "Labelling"]:
+        """The operands as they are; those of ragged products with their groups written out.
+
+        Raises:
+          ValueError: If an axis is repeated, as in "ii,i->".
+        """
+        (lhs, rhs), (first, second, result) = operands, self.roles(leg)
+        if any(len(set(part)) < len(part) for part in (first, second, result)):
+            raise ValueError(
+                f"The policy multiplies or sums `{leg}` number by number, but one of its arrays "
+                f"is a diagonal. Leave `accumulator` and `multiplier` out of `{leg}`."
+            )
+        if self.apart:
+            (group,), (row,) = self.apart, self.ragged
+            has = group in self.rhs
+            count = shapes[1][self.rhs.index(group)] if has else extra[0].shape[0]
+            parts = ((lhs, first), (rhs, second))
+            if group in result:
+                lhs, first = grouping.spread(*parts[0], group, row, count, extra)
+            else:
+                (lhs, first), (rhs, second) = (
+                    grouping.pick(*part, group, row, parts, extra) for part in parts
+                )
+        return lhs, rhs, Labelling(first, second, result)
 
     def flops(self, lhs_shape: Sequence[int], rhs_shape: Sequence[int]) -> int:
         """Multiplications and additions of one leg: the same for all three."""

@@ -13,9 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qjax._typing import Array, DTypeLike, Key, Shape
-from qjax.contraction.axes import Leg, OperandAxes, Paired
+from qjax.contraction import windows
+from qjax.contraction.axes import Labelling, Leg, OperandAxes, Paired
 from qjax.contraction.ops import checked
 from qjax.contraction.policy import Policy
 from qjax.contraction.stored import take_stored
@@ -68,6 +70,40 @@ class Convolution:
             groups = features * images
             return Paired(out[1:2], rhs[0:1], lhs_groups=groups, rhs_groups=groups)
         return Paired(lhs[0:1], out[0:1], lhs_groups=images)
+
+    def unfolded(
+        self, leg: Leg, operands: tuple[Array, Array], shapes: tuple[Shape, Shape], extra: Any
+    ) -> tuple[Array, Array, Labelling]:
+        """The leg as a product of windows."""
+        del extra
+        numbers, groups = self.dimension_numbers, self.feature_group_count * self.batch_group_count
+        images = self.batch_group_count > 1
+        batch, features = (("g", "n"), ("c",)) if images else (("n",), ("g", "c"))
+        of = {
+            "lhs": windows.roles(numbers.lhs_spec, batch, features, "i", groups),
+            "rhs": windows.roles(numbers.rhs_spec, ("g", "o"), ("c",), "k", groups),
+            "out": windows.roles(numbers.out_spec, ("n",), ("g", "o"), "j", groups),
+        }
+        return windows.product(leg, operands, of, self._tables(shapes))
+
+    def _tables(self, shapes: tuple[Shape, Shape]) -> list[tuple[np.ndarray, int]]:
+        """Input positions by output position and tap, for each axis of space, and their number."""
+        arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        result, numbers = jax.eval_shape(self, *arrays).shape, self.dimension_numbers
+        tables = []
+        for s in range(len(self.window_strides)):
+            size = shapes[0][numbers.lhs_spec[2 + s]]
+            table = windows.inputs(
+                result[numbers.out_spec[2 + s]],
+                shapes[1][numbers.rhs_spec[2 + s]],
+                size,
+                stride=self.window_strides[s],
+                low=self.padding[s][0],
+                dilation=self.rhs_dilation[s],
+                spacing=self.lhs_dilation[s],
+            )
+            tables.append((table, size))
+        return tables
 
     def flops(self, lhs_shape: Sequence[int], rhs_shape: Sequence[int]) -> int:
         """Multiplications and additions of one leg, those with padding included."""

@@ -1,4 +1,4 @@
-"""Products of one leg, multiplied and summed number by number as other hardware would.
+"""Products of two arrays, multiplied and summed number by number as other hardware would.
 
 Slow and exact: a scan over the contracted index adds one product at a time to every element of
 the result, in the order that `accumulators` states. Operands come as values, or as integer codes
@@ -16,28 +16,28 @@ import jax.numpy as jnp
 from qjax import tiling
 from qjax._typing import Array, Key
 from qjax.contraction.accumulators import Accumulator, IntegerAccumulator
-from qjax.contraction.axes import Axes, Labelling, Labels, Leg, OperandAxes
+from qjax.contraction.axes import Labelling, Labels, OperandAxes
 from qjax.contraction.multipliers import Multiplier
 from qjax.formats import Fixed, Int
 from qjax.quantizer import Quantizer
+
+Pair = tuple[Array, Array]
 
 # Contracted indices whose products are made in one piece before they are added in order.
 PIECE = 8
 
 
 def emulate(
-    labels: Axes,
-    leg: Leg,
+    labels: Labelling,
     first: Array,
     second: Array,
     multiplier: Multiplier | None,
     accumulator: Accumulator | None,
 ) -> Array:
-    """The product of a leg by `multiplier`, summed in `accumulator`; float32.
+    """A product by `multiplier`, summed in `accumulator`; float32.
 
     Args:
-      labels: Axes of the operation.
-      leg: The leg.
+      labels: Axes of the product.
       first: Its first operand, float32 values.
       second: Its second operand.
       multiplier: None multiplies exactly, rounded once to float32.
@@ -46,36 +46,28 @@ def emulate(
     if multiplier is not None:
         first, second = multiplier.prepare(first, second)
     product = jnp.multiply if multiplier is None else multiplier.product
-    lhs, rhs = matrices(labels, leg, first, second)
+    lhs, rhs = matrices(labels, first, second)
 
     def add(total: Array, term: Array) -> Array:
         return total + term if accumulator is None else accumulator.add(total, term)
 
     length = None if accumulator is None else accumulator.length
     close = _same if accumulator is None else accumulator.close
-    return restored(labels, leg, first, second, _chains(lhs, rhs, product, add, close, length))
+    return restored(labels, first, second, _chains(lhs, rhs, product, add, close, length))
 
 
 def emulate_codes(
-    labels: Axes,
-    leg: Leg,
-    quantizers: Sequence[Any],
-    operands: Sequence[Array],
-    keys: Sequence[Key | None],
-    accumulator: IntegerAccumulator,
+    labels: Labelling, codes: Pair, scales: Sequence[Array | None], accumulator: IntegerAccumulator
 ) -> Array:
-    """The product of a leg on integer codes, summed in an integer; float32, scales included.
+    """A product of int32 codes, summed in an integer; float32, times the scales.
 
-    Raises:
-      ValueError: If an operand is not quantized to integers whose scale is one along the
-        contracted axes.
+    Args:
+      labels: Axes of the product.
+      codes: Both operands.
+      scales: Of each a number, or one per element that is the same along contracted axes.
+      accumulator: The integer.
     """
-    codes, scales = [], []
-    for quantizer, x, axes, key in zip(quantizers, operands, labels.leg(leg), keys):
-        code, scale = _codes(quantizer, x, axes, key)
-        codes.append(code)
-        scales.append(scale)
-    lhs, rhs = matrices(labels, leg, *codes)
+    lhs, rhs = matrices(labels, *codes)
     if accumulator.in_one_piece:
         total = _pieces(lhs, rhs, accumulator)
     else:
@@ -86,19 +78,52 @@ def emulate_codes(
         if scale is None:
             continue
         if scale.ndim:
-            # One scale for each row: any column has it.
+            own, other = (labels.lhs, labels.rhs) if side == 0 else (labels.rhs, labels.lhs)
+            if any(label not in other and label not in labels.out for label in own):
+                raise ValueError(
+                    "`IntegerAccumulator` takes scales out of the sum, but an axis that only one "
+                    "operand has is summed too, and its scales differ along it. Give that operand "
+                    "one scale, or sum the axis before the product."
+                )
+            # One scale for each row; the largest, because padding has none.
             pair = (scale, codes[1]) if side == 0 else (codes[0], scale)
-            spread = matrices(labels, leg, *pair)[side]
-            scale = jnp.max(spread, axis=2 - side, keepdims=True, initial=0.0)
+            scale = matrices(labels, *pair)[side]
+            scale = jnp.max(scale, axis=2 - side, keepdims=True, initial=0.0)
         total = total * scale
-    return restored(labels, leg, codes[0], codes[1], total)
+    return restored(labels, *codes, total)
 
 
-def matrices(labels: Axes, leg: Leg, first: Array, second: Array) -> tuple[Array, Array]:
-    """Both operands of a leg as `(batch, m, k)` and `(batch, k, n)`."""
-    batch, rows, columns, contract = groups(labels, leg)
-    own, other, _ = _labelling(labels, leg).roles(leg)
-    sizes = dict(zip(own, first.shape)) | dict(zip(other, second.shape))
+def codes(quantizer: Any, x: Array, axes: OperandAxes, key: Key | None) -> tuple[Array, Any]:
+    """The int32 codes of an operand, and its float32 scales: a number, one per element, or None.
+
+    Raises:
+      ValueError: If the operand is not quantized to integers whose scale is one along the
+        contracted axes.
+    """
+    qtype = quantizer.qtype if isinstance(quantizer, Quantizer) else None
+    integer = qtype is not None and isinstance(qtype.format, Int | Fixed) and qtype.zero is None
+    if qtype is None or not integer or (qtype.scale is not None and qtype.tile.contract):
+        raise ValueError(
+            "`IntegerAccumulator` sums integer codes, so both operands must be quantized to `Int` "
+            "or `Fixed` with scales that are constant along the contracted axes, but "
+            f"{quantizer!r} came. Give for instance 'int8_channel'."
+        )
+    where = {"contract": axes.contract, "batch": axes.batch}
+    values, scale = quantizer.units(x, **where, key=key)
+    step = jnp.float32(getattr(qtype.format, "step", 1.0))
+    whole = (values / step).astype(jnp.int32)
+    if scale is None:
+        return whole, step
+    if scale.size == 1:
+        return whole, (scale * step).reshape(())
+    layout = tiling.resolve(x.shape, qtype.tile, axes.contract, axes.batch)
+    return whole, layout.spread(scale * step)
+
+
+def matrices(labels: Labelling, first: Array, second: Array) -> tuple[Array, Array]:
+    """Both operands as `(batch, m, k)` and `(batch, k, n)`."""
+    batch, rows, columns, contract = groups(labels)
+    sizes = dict(zip(labels.lhs, first.shape)) | dict(zip(labels.rhs, second.shape))
 
     def arranged(x: Array, has: Labels, *parts: Sequence[Any]) -> Array:
         order = [label for part in parts for label in part]
@@ -107,15 +132,13 @@ def matrices(labels: Axes, leg: Leg, first: Array, second: Array) -> tuple[Array
         x = jnp.broadcast_to(x, [sizes[label] for label in order])
         return x.reshape([math.prod(sizes[label] for label in part) for part in parts])
 
-    return arranged(first, own, batch, rows, contract), arranged(
-        second, other, batch, contract, columns
-    )
+    left = arranged(first, labels.lhs, batch, rows, contract)
+    return left, arranged(second, labels.rhs, batch, contract, columns)
 
 
-def groups(labels: Axes, leg: Leg) -> tuple[list, list, list, list]:
-    """Labels of a leg: shared by all, of the rows, of the columns, and summed over."""
-    labels = _labelling(labels, leg)
-    first, second, result = labels.roles(leg)
+def groups(labels: Labelling) -> tuple[list, list, list, list]:
+    """Labels shared by all three arrays, of the rows, of the columns, and summed over."""
+    first, second, result = labels.lhs, labels.rhs, labels.out
     batch = [x for x in first if x in second and x in result]
     rows = [x for x in first if x not in second and x in result]
     columns = [x for x in second if x not in first and x in result]
@@ -123,28 +146,13 @@ def groups(labels: Axes, leg: Leg) -> tuple[list, list, list, list]:
     return batch, rows, columns, contract
 
 
-def _labelling(labels: Axes, leg: Leg) -> Labelling:
-    if (
-        not isinstance(labels, Labelling)
-        or labels.apart
-        or any(len(set(part)) < len(part) for part in labels.roles(leg))
-    ):
-        raise ValueError(
-            f"The policy multiplies or sums `{leg}` number by number, which is done for products "
-            "of two arrays without diagonals or groups of rows. Leave `accumulator` and "
-            f"`multiplier` out of `{leg}` here."
-        )
-    return labels
-
-
-def restored(labels: Axes, leg: Leg, first: Array, second: Array, out: Array) -> Array:
-    """A `(batch, m, n)` result with the axes that the leg's result has."""
-    batch, rows, columns, _ = groups(labels, leg)
-    own, other, result = _labelling(labels, leg).roles(leg)
-    sizes = dict(zip(own, first.shape)) | dict(zip(other, second.shape))
+def restored(labels: Labelling, first: Array, second: Array, out: Array) -> Array:
+    """A `(batch, m, n)` result with the axes of the labels, those in no operand left out."""
+    batch, rows, columns, _ = groups(labels)
+    sizes = dict(zip(labels.lhs, first.shape)) | dict(zip(labels.rhs, second.shape))
     has = [*batch, *rows, *columns]
     out = out.reshape([sizes[label] for label in has])
-    return out.transpose([has.index(label) for label in result])
+    return out.transpose([has.index(label) for label in labels.out if label in has])
 
 
 def _chains(
@@ -171,7 +179,8 @@ def _chains(
 
 def _chain(lhs: Array, rhs: Array, product: Any, add: Any) -> Array:
     """The sum of one chain, product by product."""
-    dtype = jax.eval_shape(product, lhs[..., :1], rhs[:, :1]).dtype
+    one = [jax.ShapeDtypeStruct((), x.dtype) for x in (lhs, rhs)]
+    dtype = jax.eval_shape(product, *one).dtype
     total = jnp.zeros((lhs.shape[0], lhs.shape[1], rhs.shape[2]), dtype)
     whole = lhs.shape[2] // PIECE * PIECE
 
@@ -213,30 +222,6 @@ def _pieces(lhs: Array, rhs: Array, accumulator: IntegerAccumulator) -> Array:
     if whole < k:
         total, _ = step(total, (lhs[:, :, whole:], rhs[:, whole:]))
     return total
-
-
-def _codes(
-    quantizer: Any, x: Array, axes: OperandAxes, key: Key | None
-) -> tuple[Array, Array | None]:
-    """int32 codes, and float32 scales spread to the shape of `x`, or scalar, or None."""
-    qtype = quantizer.qtype if isinstance(quantizer, Quantizer) else None
-    integer = qtype is not None and isinstance(qtype.format, Int | Fixed) and qtype.zero is None
-    if qtype is None or not integer or (qtype.scale is not None and qtype.tile.contract):
-        raise ValueError(
-            "`IntegerAccumulator` sums integer codes, so both operands must be quantized to `Int` "
-            "or `Fixed` with scales that are constant along the contracted axes, but "
-            f"{quantizer!r} came. Give for instance 'int8_channel'."
-        )
-    where = {"contract": axes.contract, "batch": axes.batch}
-    values, scale = quantizer.units(x, **where, key=key)
-    step = jnp.float32(getattr(qtype.format, "step", 1.0))
-    codes = (values / step).astype(jnp.int32)
-    if scale is None:
-        return codes, None if step == 1 else step
-    if scale.size == 1:
-        return codes, (scale * step).reshape(())
-    layout = tiling.resolve(x.shape, qtype.tile, axes.contract, axes.batch)
-    return codes, layout.spread(scale * step)
 
 
 def _same(total: Array) -> Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from qjax._typing import Array, DTypeLike, Key, Shape
 from qjax.contraction import emulation, sampling, transforms
 from qjax.contraction.accumulators import IntegerAccumulator
-from qjax.contraction.axes import LEGS, Axes, Leg
+from qjax.contraction.axes import LEGS, Axes, Labelling, Leg
 from qjax.contraction.execution import REFERENCE, execute, plan, role_key
 from qjax.contraction.operands import Operand
 from qjax.contraction.policy import Gemm, Implementation
@@ -123,8 +123,7 @@ def _product(
     labels = call.labels
     keys = _keys(call, leg, gemm)
     if isinstance(gemm.accumulator, IntegerAccumulator):
-        pair = (gemm.lhs, gemm.rhs)
-        return emulation.emulate_codes(labels, leg, pair, operands, keys, gemm.accumulator)
+        return _on_codes(call, leg, gemm, operands, keys, gemm.accumulator)
     way = plan(implementation, gemm, labels, leg, call.shapes, call.wide)
     if way is not REFERENCE:
         return execute(way, labels, leg, gemm, operands, call.key)
@@ -132,11 +131,49 @@ def _product(
     if gemm.multiplier is not None and gemm.multiplier.exact and gemm.accumulator is None:
         first, second = gemm.multiplier.prepare(first, second)
     elif gemm.emulated:
-        parts = (gemm.multiplier, gemm.accumulator)
-        return emulation.emulate(labels, leg, first, second, *parts)
+        left, right, plain = labels.unfolded(leg, (first, second), call.shapes, call.extra)
+        out = emulation.emulate(plain, left, right, gemm.multiplier, gemm.accumulator)
+        return _shaped(call, leg, plain, out)
     wide_like = None if like is None else like.astype(call.wide)
     op = call.op.accumulate(call.wide)
     return _transposed(op, leg, (first, second), call.extra, wide_like)
+
+
+def _on_codes(
+    call: Call,
+    leg: Leg,
+    gemm: Gemm,
+    operands: tuple[Array, Array],
+    keys: tuple[Key | None, Key | None],
+    accumulator: IntegerAccumulator,
+) -> Array:
+    """The product of a leg on its integer codes."""
+    labels, rest = call.labels, (call.shapes, call.extra)
+    quantizers, axes = (gemm.lhs, gemm.rhs), labels.leg(leg)
+    (a, s), (b, t) = (
+        emulation.codes(quantizers[n], operands[n], axes[n], keys[n]) for n in range(2)
+    )
+    first, second, plain = labels.unfolded(leg, (a, b), *rest)
+    # Scales are taken apart as the codes are; a single one stays.
+    s = labels.unfolded(leg, (s, b), *rest)[0] if s.ndim else s
+    t = labels.unfolded(leg, (a, t), *rest)[1] if t.ndim else t
+    out = emulation.emulate_codes(plain, (first, second), (s, t), accumulator)
+    return _shaped(call, leg, plain, out)
+
+
+def _shaped(call: Call, leg: Leg, labels: Labelling, out: Array) -> Array:
+    """A result with the elements of a leg's, in its shape."""
+    if leg == "fwd":
+        shapes = [jax.ShapeDtypeStruct(shape, call.wide) for shape in call.shapes]
+        shape = jax.eval_shape(call.op, *shapes, *call.extra).shape
+    else:
+        shape = call.shapes[leg == "drhs"]
+    missing = [n for n, label in enumerate(labels.out) if label not in labels.lhs + labels.rhs]
+    if missing:
+        # What is summed within one operand has the same gradient everywhere.
+        out = jnp.expand_dims(out, missing)
+        return jnp.broadcast_to(out, shape)
+    return out.reshape(shape)
 
 
 def _transposed(

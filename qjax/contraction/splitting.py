@@ -55,7 +55,7 @@ class BitSplit:
         """The values of both parts; arguments as for `Quantizer.cast`."""
         where = {"contract": contract, "batch": batch}
         keys = (None, None) if key is None else (key, jax.random.fold_in(key, 1))
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
         high = self.high.cast(x, **where, key=keys[0], dtype=wide)
         low = self.low.cast(x.astype(wide) - high, **where, key=keys[1], dtype=wide)
         dtype = x.dtype if dtype is None else dtype
