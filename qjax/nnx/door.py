@@ -1,0 +1,105 @@
+"""The door for flax.nnx: modules whose layers compute by a recipe.
+
+`quantize` clones the graph of a module, which shares every array with the original, walks
+the clone and fills each layer's own seam (its `dot_general`, `einsum_op`,
+`conv_general_dilated` or `attention_fn`). No forward pass is run.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from qjax._typing import Key, PyTree
+from qjax.contraction.record import enter_region
+from qjax.nnx.fill import STREAM, fill
+from qjax.recipes import Recipe
+from qjax.recipes.matching import Matching
+from qjax.recipes.report import Report, build
+
+
+def quantize(
+    module: nnx.Module, recipe: Recipe, *, rngs: nnx.Rngs | Key | int | None = None
+) -> nnx.Module:
+    """Gives a module like `module` whose layers compute by `recipe`.
+
+    The new module shares its arrays with `module` until either is updated; its parameters
+    have the same paths.
+
+    Args:
+      module: A module; it stays as it is.
+      recipe: What its layers compute in, by paths with slashes: "blocks/0/linear".
+      rngs: Where stochastic roundings draw their keys from: the stream "quant" of an
+        `nnx.Rngs`, a key, or a seed. Each layer has its own stream, derived from its path.
+
+    Raises:
+      ValueError: If a rule rounds stochastically and `rngs` is None, or if no rule matches.
+    """
+    clone: Any = nnx.clone(module)
+    matching = Matching(recipe)
+    key = _base_key(rngs)
+    layers = [("/".join(map(str, path)), one) for path, one in nnx.iter_modules(clone)]
+    for path, layer in sorted(layers, key=lambda pair: pair[0]):
+        fill(layer, path, matching, key)
+    matching.tell(stacklevel=4)
+    clone.__qjax_recipe__ = nnx.static(recipe)
+    return clone
+
+
+def report(module: nnx.Module, *inputs: PyTree, **kwargs: Any) -> Report:
+    """Lists what every contraction of `module(*inputs, **kwargs)` computes in.
+
+    Contractions in a user's own modules have no path: nnx leaves no names in a program.
+
+    Args:
+      module: A module, quantized or not.
+      *inputs: Example inputs; arrays or `jax.ShapeDtypeStruct`.
+      **kwargs: Passed on to the module.
+    """
+    graph, state = nnx.split(module)
+    recipe = getattr(module, "__qjax_recipe__", None)
+
+    def apply(state: Any, *xs: Any) -> Any:
+        if recipe is not None:
+            enter_region("", recipe)
+        return nnx.merge(graph, state)(*xs, **kwargs)
+
+    return build(apply, state, *inputs, path_of="/".join)
+
+
+def _base_key(rngs: nnx.Rngs | Key | int | None) -> Key | None:
+    if rngs is None or isinstance(rngs, jax.Array):
+        return rngs
+    if isinstance(rngs, int):
+        return jax.random.key(rngs)
+    return rngs[STREAM]() if STREAM in rngs else rngs()
+
+
+def pack(
+    module: nnx.Module,
+    recipe: Recipe,
+    inputs: Sequence[Any],
+    packing: Callable[..., Any],
+    settings: dict[str, Any],
+    **kwargs: Any,
+) -> nnx.Module:
+    """Gives a module that computes by `recipe` on weights that `packing` packs.
+
+    Args:
+      module: A module; it stays as it is.
+      recipe: What its layers compute in.
+      inputs: Example inputs; arrays or `jax.ShapeDtypeStruct`.
+      packing: `qjax.serving.pack`, which finds the weights and packs them.
+      settings: Its settings; `key` is also what stochastic roundings draw from.
+      **kwargs: Passed on to the module.
+    """
+    graph, state = nnx.split(module)
+
+    def model(state: Any) -> nnx.Module:
+        return quantize(nnx.merge(graph, state), recipe, rngs=settings["key"])
+
+    def apply(state: Any, *xs: Any) -> Any:
+        return model(state)(*xs, **kwargs)  # type: ignore[operator]
+
+    return model(packing(apply, state, inputs, **settings))
