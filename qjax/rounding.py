@@ -182,17 +182,16 @@ class Stochastic(Rounding):
 
     def noise(self, key: Key, shape: Shape) -> Array:
         """Returns random words for an array: hashes of the row-major index of each element."""
-        if not self.shared:
-            index = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-            return noise(key, index)
+        word, second = key_words(key)
         shared = {axis % len(shape) for axis in self.shared}
-        index, stride = jnp.zeros(shape, jnp.uint32), 1
-        for axis in reversed(range(len(shape))):
+        # The key enters the index before its last axis does, so that no array of indices is the
+        # same at every step: a compiler would keep one in memory for each shape.
+        for axis, size in enumerate(shape):
             if axis not in shared:
-                position = lax.broadcasted_iota(jnp.uint32, shape, axis)
-                index = index + position * jnp.uint32(stride)
-            stride *= shape[axis]
-        return noise(key, index)
+                stride = math.prod(shape[axis + 1 :]) & 0xFFFFFFFF
+                place = lax.iota(jnp.uint32, size) * jnp.uint32(stride)
+                word = word + place.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        return jnp.broadcast_to(_mixed(word, second), shape)
 
     def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
         assert noise is not None
@@ -237,7 +236,10 @@ def noise(key: Key, index: Array) -> Array:
       index: uint32 indices of elements.
     """
     first, second = key_words(key)
-    word = index ^ first
+    return _mixed(index + first, second)
+
+
+def _mixed(word: Array, second: Array) -> Array:
     word = (word ^ (word >> 16)) * jnp.uint32(0x7FEB352D)
     word = word + second
     word = (word ^ (word >> 15)) * jnp.uint32(0x846CA68B)

@@ -1,11 +1,15 @@
 """The kernel at its edges: NaN, infinities, signed zeros, subnormals, float64, bad input."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from qjax import casting, formats
+from qjax import rounding as roundings
+from qjax.casting import _relative
 from qjax.rounding import Stochastic
 
 
@@ -71,3 +75,47 @@ def test_a_hundred_formats_given_as_data_share_one_compilation():
                 results.add(np.asarray(cast(x, format)).tobytes())
     assert len(traces) == 1
     assert len(results) > 50
+
+
+EDGES = jnp.array([-140, -127, -60, 0, 3, 100, 119])
+WAYS = [
+    (formats.E4M3FN, roundings.NearestEven()),
+    (formats.E5M2, roundings.Stochastic()),
+    (formats.E2M1FN, roundings.NearestEven()),
+    (formats.E2M3FN, roundings.AwayFromZero()),
+    (formats.INT8, roundings.NearestEven()),
+    (formats.Int(4, narrow=False), roundings.Floor()),
+    (formats.UINT4, roundings.NearestAway()),
+    (formats.E4M3FNUZ, roundings.NearestEven()),
+    (formats.POW2, roundings.ToOdd()),
+    (formats.FLOAT16, roundings.NearestEven()),
+]
+
+
+@pytest.mark.parametrize(("format", "rounding"), WAYS, ids=lambda part: getattr(part, "name", ""))
+def test_both_ways_give_the_same_bits(format, rounding):
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 1 << 32, size=1 << 13, dtype=np.uint32)
+    words[::4] &= 0x81FFFFFF  # near and below float32's smallest normal number
+    words[1::4] = (words[1::4] & 0x83FFFFFF) + np.uint32(120 << 23)
+    words[:2] = 0, 1 << 31
+    x, noise = jnp.asarray(words.view(np.float32)), jnp.asarray(words[::-1].copy())
+    assert _relative.fits(format.grid)
+    # A grid whose numbers are arrays takes the general way.
+    general = dataclasses.replace(format.grid, limit=jnp.int32(format.grid.limit))
+    assert not _relative.fits(general)
+    options = {"rounding": rounding, "noise": noise}
+
+    def bits(grid, exponents, relative):
+        def cast(exponent):
+            bad = jnp.arange(1 << 13) % 7 == 3
+            highest = None if exponent is None else jnp.where(bad, -1, formats.INFINITY)
+            scale = {"exponent": exponent, "relative": relative, "highest": highest}
+            return casting.on_grid(x, grid, **options, **scale).view(jnp.uint32)
+
+        return jax.jit(jax.vmap(cast) if exponents is not None else cast)(exponents)
+
+    assert jnp.array_equal(bits(format.grid, None, False), bits(general, None, False))
+    for relative in (False, True):
+        short, long = (bits(grid, EDGES, relative) for grid in (format.grid, general))
+        assert jnp.array_equal(short, long)

@@ -135,3 +135,10 @@ def test_moments_without_a_positive_bound_leave_the_maximum():
     assert np.isnan(result[2]).all()
     with pytest.raises(ValueError, match="2, 3, 4, 5, 8"):
         calibration.sawb(6)
+
+
+def test_snapping_reaches_from_the_largest_to_the_smallest_floats():
+    x = jnp.asarray(np.float32([[3e38, 1e-38, 0.0, 2.0**-149, 1.0]]))
+    stored = qjax.encode(x, qtypes.shift_groups(8, 4))
+    powers = np.asarray(stored.scale.qtype.format.load(stored.scale.qvalue)).ravel()
+    assert powers.tolist() == [1, 0.125, 0.125, 0.125, 0.125]

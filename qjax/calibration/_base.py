@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from qjax._typing import Array, Shape
 from qjax.formats import split
 
-# Elements of one vector register of float32, on most processors at hand.
-LANES = 16
+# Lengths of the minor axis that are reduced at once: the first that divides it.
+BLOCKS = (128, 64, 32, 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,12 @@ def magnitude(bound: Array) -> Array:
 
 
 def largest(view: Array, axes: tuple[int, ...]) -> Array:
-    """Returns magnitude patterns of the largest elements over `axes`, dimensions kept."""
+    """Returns magnitude patterns of the largest elements over `axes`, dimensions kept.
+
+    Maxima of integers are exact on subnormals, which a processor may read as zeros. They are taken
+    in steps, each of whole vectors, and barriers keep a compiler from joining the steps again: on
+    a CPU one step over all of `axes` takes ten times as long.
+    """
     _, size, _ = split(view, shallow=True)
     if not axes:
         return size
@@ -90,12 +95,12 @@ def largest(view: Array, axes: tuple[int, ...]) -> Array:
     if last not in axes:
         return _over_rows(size, axes)
     width = view.shape[last]
-    parts = 2 if width <= 4 * LANES else 4
-    if width % parts == 0 and width >= parts * LANES:
-        # A processor takes maxima of whole vectors faster than within one. The barrier keeps the
-        # compiler from joining both steps again.
-        lanes = jnp.max(size.reshape(*view.shape[:-1], parts, width // parts), axis=-2)
-        size = jax.lax.optimization_barrier(lanes)
+    block = next((n for n in BLOCKS if width % n == 0 and width), None)
+    if block is not None:
+        # Four vectors at a time, then within one; then the maxima of the blocks.
+        parts = size.reshape(*view.shape[:-1], width // block, 4, block // 4)
+        size = jnp.max(jax.lax.optimization_barrier(jnp.max(parts, axis=-2)), axis=-1)
+        size = jax.lax.optimization_barrier(size)
     return jnp.max(size, axis=axes, keepdims=True, initial=0)
 
 

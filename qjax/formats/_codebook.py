@@ -5,6 +5,7 @@ The functions that build tables are in `_tables.py`.
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -112,10 +113,25 @@ class Codebook(Format):
             at_tie = jnp.take(bounds, jnp.minimum(index, len(bounds) - 1)) == values
             return index + (at_tie & (index % 2 == 1)).astype(jnp.int32)
         index = jnp.zeros(values.shape, jnp.int32)
+        for reached in self._reached(values):
+            index += reached.astype(jnp.int32)
+        return index
+
+    def _reached(self, values: Array) -> Iterator[Array]:
+        """Yields, for each entry but the first, where `values` are nearer to it or a later one."""
         for i, bound in enumerate(self.midpoints()):
             up = i % 2 == 1 or len(self.table) == 2
-            index += (values >= bound if up else values > bound).astype(jnp.int32)
-        return index
+            yield values >= bound if up else values > bound
+
+    def rounded(self, values: Array) -> Array:
+        """Returns the float32 entries nearest to `values`, as `decode(nearest(values))` does."""
+        if len(self.table) > CHAIN:
+            return self.decode(self.nearest(values))
+        values = values.astype(jnp.float32)
+        result = jnp.full(values.shape, self.table[0], jnp.float32)
+        for entry, reached in zip(self.table[1:], self._reached(values)):
+            result = jnp.where(reached, entry, result)
+        return result
 
     def decode(self, codes: Array) -> Array:
         """Returns the float32 entries at `codes`."""

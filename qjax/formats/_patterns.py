@@ -37,11 +37,12 @@ def wrapped(word: int) -> int:
 def extended(magnitude: Array) -> Array:
     """Returns extended patterns of float32 magnitude bits: subnormals are normalised.
 
-    The integer is converted, never the float, so a processor that flushes subnormals sees none.
+    A processor that flushes subnormals sees none.
     """
-    # Zero becomes 2**-151: below half of the smallest float32, so that it still rounds to zero.
-    units = jnp.maximum(magnitude.astype(jnp.float32), 0.25)
-    normal = jax.lax.bitcast_convert_type(units, jnp.int32) - (149 << 23)
+    # With the exponent of one put before it, a subnormal is a fraction of 2**-126 above one. Zero
+    # becomes 2**-253, which rounds to zero on every grid.
+    fraction = jax.lax.bitcast_convert_type(magnitude + ONE, jnp.float32) - 1.0
+    normal = jax.lax.bitcast_convert_type(fraction, jnp.int32) - (126 << 23)
     return jnp.where(magnitude < STEP, normal, magnitude)
 
 

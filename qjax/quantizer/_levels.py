@@ -60,8 +60,10 @@ def snapped(amax: Array, format: Format, procedure: Any, layout: Layout, keep: b
     _, size, _ = split(jnp.where(jnp.isnan(amax), 0, amax))
     axes = inner.axes
     top = inner.gather(jnp.max(inner.split(size), axis=axes, keepdims=True, initial=0))
-    # Extended patterns differ by the exponents, less one where the smaller has the larger fraction.
-    down = (inner.spread(extended(top)) - extended(size)) // STEP
+    # Exponents subtract in a quotient, less one where the divisor has the larger fraction.
+    over, under = inner.spread(extended(top)), extended(size)
+    borrow = over & (STEP - 1) < under & (STEP - 1)
+    down = (over >> 23) - (under >> 23) - borrow.astype(jnp.int32)
     # Inner powers may end above one, and the outer scale takes what they exceed it by.
     above = jnp.minimum(steps.top_exponent, 60)
     exponent = jnp.clip(above - down, steps.min_exponent, above)

@@ -11,7 +11,7 @@ import numpy as np
 from qjax import casting, qtypes, tiling
 from qjax import rounding as roundings
 from qjax._typing import Array
-from qjax.formats import Format, PowerOfTwo
+from qjax.formats import INFINITY, Format, PowerOfTwo
 from qjax.qtensor import QTensor
 from qjax.qtypes import QType
 from qjax.tiling import Layout
@@ -87,6 +87,7 @@ def elements(
 ) -> Array:
     """Returns the rounded elements, with their scales unless `relative`."""
     if made.exponent is not None:
+        assert made.invalid is not None
         return casting.on_format(
             x,
             format,
@@ -94,7 +95,7 @@ def elements(
             noise,
             exponent=layout.spread(made.exponent),
             relative=relative,
-            invalid=None if made.invalid is None else layout.spread(made.invalid),
+            highest=layout.spread(jnp.where(made.invalid, -1, INFINITY)),
         )
     assert made.inverse is not None
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32

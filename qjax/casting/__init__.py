@@ -1,0 +1,11 @@
+"""The only place that loses precision: values onto the grid of a format.
+
+`cast` returns values, in the dtype of its input. Codes are `Format.encode` of what it returns.
+"""
+
+from qjax.casting._door import cast as cast
+from qjax.casting._door import check_floating as check_floating
+from qjax.casting._door import need_key as need_key
+from qjax.casting._ends import times_power as times_power
+from qjax.casting._format import on_format as on_format
+from qjax.casting._grid import on_grid as on_grid

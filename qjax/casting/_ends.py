@@ -1,0 +1,47 @@
+"""What every way of rounding to a grid begins and ends with: limits, signs, NaN, powers of two."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from qjax._typing import Array
+from qjax.formats import INFINITY, NAN, STEP, Grid, compressed, split
+
+
+def limit_of(grid: Grid, negative: Array) -> Any:
+    """Returns the pattern of the largest magnitude on the side of each element."""
+    if grid.negative_limit is None:
+        return grid.limit
+    return jnp.where(negative, grid.negative_limit, grid.limit)
+
+
+def finished(result: Array, sign: Array, size: Array, grid: Grid, highest: Array | None) -> Array:
+    """Returns float32 values of rounded magnitudes.
+
+    Args:
+      result: int32 patterns of float32 magnitudes.
+      sign: Sign bits of the input, in place.
+      size: Magnitude patterns of the input; above that of infinity is NaN.
+      grid: The grid.
+      highest: Magnitude patterns above which an input gives NaN, by default that of infinity; -1
+        gives NaN for every input. Broadcasts against it.
+    """
+    if not grid.signed:
+        least = 0 if grid.floor is None else compressed(jnp.asarray(grid.floor))
+        result = jnp.where(sign < 0, least, result)
+    elif grid.negative_zero:
+        result = result | sign
+    else:
+        result = jnp.where(result == 0, 0, result | sign)
+    result = jnp.where(size > (INFINITY if highest is None else highest), NAN, result)
+    return lax.bitcast_convert_type(result, jnp.float32)
+
+
+def times_power(values: Array, exponent: Array) -> Array:
+    """Returns float32 `values * 2**exponent`, exact where float32 holds it, without flushing."""
+    sign, size, ordered = split(values)
+    product = ordered + exponent * STEP
+    product = jnp.where(product >= 255 << 23, INFINITY, compressed(product))
+    product = jnp.where(size == 0, 0, jnp.where(size >= INFINITY, size, product))
+    return lax.bitcast_convert_type(product | sign, jnp.float32)

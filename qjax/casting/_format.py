@@ -1,0 +1,49 @@
+"""Values onto any format: binary grids go to the kernel, tables are looked up."""
+
+import jax.numpy as jnp
+
+from qjax import rounding as roundings
+from qjax._typing import Array
+from qjax.casting._ends import times_power
+from qjax.casting._grid import on_grid
+from qjax.formats import Codebook, Format
+
+
+def on_format(
+    x: Array,
+    format: Format,
+    rounding: roundings.Rounding = roundings.NEAREST_EVEN,
+    noise: Array | None = None,
+    *,
+    exponent: Array | None = None,
+    relative: bool = False,
+    highest: Array | None = None,
+) -> Array:
+    """Returns float32 values of `format * 2**exponent` next to `x`; arguments as for `on_grid`."""
+    if not isinstance(format, Codebook):
+        options = {"exponent": exponent, "relative": relative, "highest": highest}
+        return on_grid(x, format.grid, rounding, noise, **options)
+    scaled = x.astype(jnp.float32)
+    if exponent is not None:
+        scaled = times_power(scaled, -exponent)
+    values = on_table(scaled, format, rounding, noise)
+    if exponent is not None and not relative:
+        values = times_power(values, exponent)
+    return values if highest is None else jnp.where(highest < 0, jnp.nan, values)
+
+
+def on_table(
+    x: Array, format: Codebook, rounding: roundings.Rounding, noise: Array | None = None
+) -> Array:
+    """Returns float32 values of a table next to `x`; NaN stays NaN."""
+    if isinstance(rounding, roundings.NearestEven):
+        return jnp.where(jnp.isnan(x), x, format.rounded(x))
+    x = jnp.clip(x, format.table[0], format.table[-1])
+    index = sum((x >= value).astype(jnp.int32) for value in format.table[1:-1])
+    low, high = format.decode(jnp.asarray(index)), format.decode(jnp.asarray(index) + 1)
+    # Magnitudes are measured from the neighbour nearer to zero.
+    negative = x < 0
+    near, far = jnp.where(negative, high, low), jnp.where(negative, low, high)
+    part = (x - near) / (far - near)
+    whole = rounding(part, negative, noise)
+    return jnp.where(jnp.isnan(x), x, jnp.where(whole > 0, far, near))

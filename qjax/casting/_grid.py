@@ -1,0 +1,97 @@
+"""The kernel: rounding to any binary grid by any rule, in integer arithmetic on exponent bits.
+
+One piece of arithmetic serves every binary format, for bits that are Python ints, traced, or arrays
+per tile; a scale that is a power of two is just a shifted grid. It is exact on float32 subnormals
+also where the processor flushes them to zero, because a subnormal never enters a floating-point
+operation. Common formats take a shorter way to the same bits (`_relative.py`).
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+from qjax import rounding as roundings
+from qjax._typing import Array
+from qjax.casting import _relative
+from qjax.casting._ends import finished, limit_of
+from qjax.formats import ONE, STEP, Grid, split
+
+
+def on_grid(
+    x: Array,
+    grid: Grid,
+    rounding: roundings.Rounding = roundings.NEAREST_EVEN,
+    noise: Array | None = None,
+    *,
+    exponent: Array | None = None,
+    relative: bool = False,
+    highest: Array | None = None,
+) -> Array:
+    """Returns float32 values of `grid * 2**exponent` next to `x`: the kernel.
+
+    Args:
+      x: Array of floats, any shape.
+      grid: The grid; its numbers may be arrays that broadcast against `x` (one per tile).
+      rounding: Which neighbour is chosen.
+      noise: Random words of the shape of `x` where the rounding is stochastic.
+      exponent: int32 exponents of power-of-two scales that broadcast against `x`.
+      relative: Whether the values are returned without the factor `2**exponent`.
+      highest: int32 magnitude patterns above which an input gives NaN, by default that of infinity;
+        -1 gives NaN for every input. Broadcasts against `x`.
+    """
+    if _relative.fits(grid):
+        options = {"exponent": exponent, "relative": relative, "highest": highest}
+        return _relative.on_relative(x, grid, rounding, noise, **options)
+    unscaled = grid
+    if exponent is not None:
+        grid = grid.shifted(exponent)
+    shallow = _shallow(grid)
+    sign, size, ordered = split(x, shallow)
+    negative = sign < 0
+    limit = limit_of(grid, negative)
+    clipped = ordered if grid.overflow is not None else jnp.minimum(ordered, limit)
+    if grid.floor is not None:
+        clipped = jnp.maximum(clipped, grid.floor)
+    ulp = _spacing(clipped, grid, shallow)
+    units = jnp.maximum(clipped + (ONE - ulp), STEP)
+    units = lax.bitcast_convert_type(units, jnp.float32)
+    if rounding.directed:  # the pattern of zero is that of a tiny number
+        units = jnp.where(size == 0, 0, units)
+    whole = rounding(units, negative, noise)
+    if relative and exponent is not None:
+        ulp, limit = ulp - exponent * STEP, limit_of(unscaled, negative)
+    result = _assembled(whole, ulp, shallow)
+    if grid.overflow is not None:
+        result = jnp.where(result > limit, grid.overflow, result)
+    return finished(result, sign, size, grid, highest)
+
+
+def _spacing(clipped: Array, grid: Grid, shallow: bool) -> Array:
+    """Returns the extended patterns of the distance between neighbours, a power of two."""
+    lowest = grid.lowest
+    if not shallow:  # float32 itself ends at 2**-149
+        lowest = jnp.maximum(lowest, (grid.mantissa_bits - 22) << 23)
+    power = lowest if grid.uniform else jnp.maximum(clipped & -STEP, lowest)
+    ulp = power - (grid.mantissa_bits << 23)
+    return jnp.where(clipped < grid.lowest, grid.lowest, ulp) if grid.flush else ulp
+
+
+def _shallow(grid: Grid) -> bool:
+    """Whether no float32 subnormal can matter: decided where the bits are static."""
+    numbers = (grid.lowest, grid.mantissa_bits)
+    if not all(isinstance(number, int) for number in numbers) or grid.floor is not None:
+        return False
+    return grid.lowest - (grid.mantissa_bits << 23) >= STEP
+
+
+def _assembled(whole: Array, ulp: Array, shallow: bool) -> Array:
+    """Returns float32 bits of `whole * 2**k`, where `ulp` is the extended pattern of `2**k`."""
+    if shallow:
+        value = whole * lax.bitcast_convert_type(jnp.asarray(ulp, jnp.int32), jnp.float32)
+        return lax.bitcast_convert_type(value, jnp.int32)
+    # In units of the smallest float32 the result is a whole number, and those below 2**23 are
+    # their own bit patterns.
+    unit = jnp.minimum(ulp, 105 << 23) + (149 << 23)
+    units = whole * lax.bitcast_convert_type(unit, jnp.float32)
+    small = jnp.minimum(units, 2.0**24).astype(jnp.int32)
+    normal = lax.bitcast_convert_type(whole, jnp.int32) + (ulp - ONE)
+    return jnp.where(small < STEP, small, normal)
