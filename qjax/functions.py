@@ -15,8 +15,10 @@ import jax
 import numpy as np
 
 from qjax._typing import Key, PyTree
+from qjax.contraction.outside import needs_variables
 from qjax.contraction.record import enter_region
 from qjax.recipes import Recipe
+from qjax.recipes.ledger import Ledger
 from qjax.recipes.matching import Matching
 from qjax.recipes.report import Report, build
 from qjax.recipes.rewrite import Decision, Rewriter
@@ -24,45 +26,95 @@ from qjax.recipes.roles import Role
 from qjax.recipes.stored import is_stored
 
 Names = int | str | Sequence[int | str]
+_NO_VALUES = (
+    "The recipe {!r} has operands that learn or remember, but `quant` is None. Make their values "
+    "with `quant = f.init(*args)` and pass them: `f(*args, quant=quant)`."
+)
 
 
 class QuantizedFunction:
     """A function whose contractions compute by a recipe.
 
     It takes what the original takes, weights also packed, and `quant_key=`, the key of
-    stochastic roundings. It
-    can be differentiated, mapped and compiled like any other. Outside of `jax.jit` it is
-    traced at every call, so compile it: `jax.jit(qjax.quantize(f, recipe))`. Where the
-    function differentiates inside, quantize what is differentiated instead.
+    stochastic roundings. It can be differentiated, mapped and compiled like any other. Outside
+    of `jax.jit` it is traced at every call, so compile it: `jax.jit(qjax.quantize(f, recipe))`.
+    Where the function differentiates inside, quantize what is differentiated instead.
+
+    Where operands learn or remember, their values are one more argument: `quant = f.init(*args)`
+    makes them, `f(*args, quant=quant)` uses them, and `f.advance(*args, quant=quant)` gives the
+    next states beside the result. They are dictionaries by collection: train `quant["params"]`
+    as any parameters; the penalties of `quant["quant_penalties"]` belong to the loss; states of
+    the backward pass are the cotangents of those in `quant["quant"]` (`qjax.train.memory`).
 
     Attributes:
       function: The original function.
       recipe: What it computes in.
       weights: Positions and names of the arguments that hold weights.
+      diagnostics: Whether facts about casts are collected, in `quant["quant_diagnostics"]`.
     """
 
-    def __init__(self, function: Callable[..., Any], recipe: Recipe, weights: Names = ()):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        recipe: Recipe,
+        weights: Names = (),
+        diagnostics: bool = False,
+    ):
         self.function = function
         self.recipe = recipe
         self.weights = (weights,) if isinstance(weights, int | str) else tuple(weights)
+        self.diagnostics = diagnostics
         _check_weights(function, self.weights)
         self._matching = Matching(recipe)
         self._rewriter = Rewriter(self._choose)
         functools.update_wrapper(self, function, updated=())
 
-    def __call__(self, *args: Any, quant_key: Key | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self, *args: Any, quant: PyTree = None, quant_key: Key | None = None, **kwargs: Any
+    ) -> Any:
         """Computes the function by its recipe.
 
         Raises:
-          ValueError: If the recipe rounds stochastically and `quant_key` is None; if a
-            contraction stands where it cannot be replaced; if no rule matches anything.
+          ValueError: If the recipe rounds stochastically and `quant_key` is None, or learns or
+            remembers and `quant` is None; if a contraction stands where it cannot be replaced;
+            if no rule matches anything.
         """
+        return self._run(quant, args, quant_key, kwargs)[0]
+
+    def init(self, *args: Any, quant_key: Key | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Makes what the operands learn and remember, by running the function once.
+
+        Args:
+          *args: Arguments of the function; learned values start from what they give.
+          quant_key: Key of stochastic roundings.
+          **kwargs: The same by name.
+
+        Returns:
+          By collection ("params", "quant" ...) and place; empty where nothing is learned.
+        """
+        return self._run(Ledger(None, diagnose=self.diagnostics), args, quant_key, kwargs)[1]
+
+    def advance(
+        self, *args: Any, quant: PyTree, quant_key: Key | None = None, **kwargs: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Computes the function; returns its result, and `quant` with the next states."""
+        return self._run(quant, args, quant_key, kwargs)
+
+    def _run(self, quant: Any, args: tuple, key: Key | None, kwargs: dict[str, Any]) -> Any:
         call = _Call(self.function, args, kwargs)
         enter_region("", self.recipe)
-        roles = call.roles(self.weights)
-        leaves = self._rewriter.apply(call, *call.arrays, key=quant_key, roles=roles)
+        roles, ledger = call.roles(self.weights), quant
+        if quant is None and not any(needs_variables(rule.policy) for rule in self.recipe.rules):
+            ledger = None
+        elif not isinstance(quant, Ledger):
+            if quant is None:
+                raise ValueError(_NO_VALUES.format(self.recipe.name))
+            ledger = Ledger(quant, diagnose=self.diagnostics)
+        apply = self._rewriter.apply
+        leaves = apply(call, *call.arrays, key=key, roles=roles, ledger=ledger)
         self._matching.tell()
-        return call.results(leaves)
+        taken = {} if ledger is None else {**(ledger.given or {}), **ledger.taken}
+        return call.results(leaves), taken
 
     def _choose(self, op: str, scopes: tuple[str, ...]) -> Decision | None:
         path = _path_of(scopes)
@@ -71,7 +123,11 @@ class QuantizedFunction:
 
 
 def quantize(
-    function: Callable[..., Any], recipe: Recipe, *, weights: Names = ()
+    function: Callable[..., Any],
+    recipe: Recipe,
+    *,
+    weights: Names = (),
+    diagnostics: bool = False,
 ) -> QuantizedFunction:
     """Gives the function that computes by `recipe`; see `QuantizedFunction`.
 
@@ -82,13 +138,15 @@ def quantize(
       weights: Positions or names of the arguments that hold weights. A contraction whose
         left operand comes from these alone, and whose right one does not, gets its policy
         with the sides exchanged. Where empty, the right operand is taken for the weight.
+      diagnostics: Whether facts about every cast are collected; none are inside `custom_vjp`
+        and `shard_map`.
 
     Raises:
       ValueError: If `weights` names no argument of the function.
     """
     if isinstance(function, QuantizedFunction):
         function, weights = function.function, weights or function.weights
-    return QuantizedFunction(function, recipe, weights)
+    return QuantizedFunction(function, recipe, weights, diagnostics)
 
 
 def report(function: Callable[..., Any], *inputs: PyTree, **kwargs: Any) -> Report:
@@ -102,15 +160,22 @@ def report(function: Callable[..., Any], *inputs: PyTree, **kwargs: Any) -> Repo
     if isinstance(function, QuantizedFunction):
         # What was traced before would not be heard again.
         fresh = QuantizedFunction(function.function, function.recipe, function.weights)
-        function = functools.partial(fresh, quant_key=jax.random.key(0))
+        key = jax.random.key(0)
+        making = _Call(functools.partial(fresh.init, quant_key=key), inputs, kwargs)
+        values = making.results(jax.eval_shape(making, *making.arrays))
+        kwargs = {**kwargs, "quant": values} if values else kwargs
+        function = functools.partial(fresh, quant_key=key)
     call = _Call(function, inputs, kwargs)
     return build(call, *call.arrays, path_of=_path_of)
 
 
 def program(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     """A quantized function, to be traced and never run."""
-    noise = {"quant_key": jax.random.key(0)} if isinstance(function, QuantizedFunction) else {}
-    return functools.partial(function, **noise, **kwargs)
+    if not isinstance(function, QuantizedFunction):
+        return functools.partial(function, **kwargs)
+    key = jax.random.key(0)
+    # Built anew, it needs no values of operands.
+    return lambda *args: function._run(Ledger(None), args, key, kwargs)[0]
 
 
 @dataclasses.dataclass

@@ -12,18 +12,18 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import (
     ClosedJaxpr,
-    DebugInfo,
     Jaxpr,
     JaxprEqn,
-    gensym,
     jaxpr_as_fun,
     jaxprs_in_params,
 )
 
 from qjax._typing import Key
-from qjax.recipes import stored
+from qjax.recipes import loops, stored
+from qjax.recipes.equations import alone
+from qjax.recipes.ledger import Ledger
 from qjax.recipes.places import Evaluator, Place
-from qjax.recipes.roles import Role, outputs, scan_inputs, while_inputs
+from qjax.recipes.roles import Role, outputs
 from qjax.recipes.walk import is_marked, scopes_of
 
 Handler = Callable[..., Sequence[Any]]
@@ -58,16 +58,21 @@ def call(
             f"{'/'.join(place.scopes) or 'the top'!r}, where it cannot be replaced; it can inside "
             f"{known}. Exempt it by a rule with `Policy()`, or call `qjax.dot_general` there."
         )
+    if eqn.primitive.name in _CLOSED:
+        asked = [rewriter.wants_in(inner, place.scopes) for inner in programs(eqn)]
+        if any(one is not None and one.variables for one in asked):
+            raise ValueError(
+                f"`quantize` was asked for a contraction that learns or remembers inside "
+                f"{eqn.primitive.name!r} at {'/'.join(place.scopes) or 'the top'!r}, whose rule "
+                "says what it takes and gives. Exempt it by a rule with `Policy()`, or give it a "
+                "policy without state there."
+            )
+        place = dataclasses.replace(place, ledger=None)
     return handler(rewriter, eqn, args, roles, place)
 
 
-def _alone(eqn: JaxprEqn) -> ClosedJaxpr:
-    """The program that consists of one equation, with an argument for each operand."""
-    new = gensym()
-    invars = [new(v.aval) for v in eqn.invars]
-    names = DebugInfo("qjax", eqn.primitive.name, None, None)
-    only = eqn.replace(invars=invars)  # type: ignore[arg-type]
-    return ClosedJaxpr(Jaxpr((), invars, eqn.outvars, [only], eqn.effects, names), ())
+# A user's derivative rule, and a split over devices, cannot be handed values.
+_CLOSED = ("custom_vjp_call", "shard_map")
 
 
 def _is_inexact(x: Any) -> bool:
@@ -87,91 +92,41 @@ def _inline(rewriter, eqn, args, roles, place):
 def _jit(rewriter, eqn, args, roles, place):
     params = eqn.params
     program: ClosedJaxpr = params["jaxpr"]
-    at = dataclasses.replace(place, key=None)
-    identity = (program, at, tuple(roles))
+    at = dataclasses.replace(place, key=None, ledger=None)
+    kind = None if place.ledger is None else (place.ledger.building, place.ledger.diagnose)
+    identity = (program, at, tuple(roles), kind)
     if identity not in rewriter.compiled:
+        blank = None if kind is None else Ledger(None if kind[0] else {}, diagnose=kind[1])
+        outside = dataclasses.replace(at, ledger=blank)
 
-        def body(key: Key | None, *args: Any) -> Any:
-            return rewriter.run(program, args, roles, dataclasses.replace(at, key=key))
+        def body(key: Key | None, given: Any, *args: Any) -> Any:
+            here = outside.inside(key, given)
+            return rewriter.run(program, args, roles, here), here.taken
 
         body.__name__ = params["name"]
         settings: dict[str, Any] = {}
         for name in ("in_shardings", "out_shardings"):
             given = tuple(s if isinstance(s, jax.sharding.Sharding) else None for s in params[name])
             if any(given):
-                settings[name] = (None, *given) if name == "in_shardings" else list(given)
+                inward = name == "in_shardings"
+                settings[name] = (None, None, *given) if inward else (list(given), None)
         rewriter.compiled[identity] = jax.jit(body, inline=params["inline"], **settings)
-    return rewriter.compiled[identity](place.key, *args)
+    out, taken = rewriter.compiled[identity](place.key, place.given, *args)
+    place.close(taken)
+    return out
 
 
 def _checkpoint(rewriter, eqn, args, roles, place):
     params = eqn.params
 
-    def body(key: Key | None, *args: Any) -> Any:
-        here = dataclasses.replace(place, key=key)
-        return rewriter.run(_closed(params["jaxpr"]), args, roles, here)
+    def body(key: Key | None, given: Any, *args: Any) -> Any:
+        here = place.inside(key, given)
+        return rewriter.run(_closed(params["jaxpr"]), args, roles, here), here.taken
 
     keep = {name: params[name] for name in ("prevent_cse", "policy")}
-    return jax.checkpoint(body, **keep)(place.key, *args)
-
-
-def _scan(rewriter, eqn, args, roles, place):
-    params = eqn.params
-    program, consts, carry = params["jaxpr"], params["num_consts"], params["num_carry"]
-    inside = scan_inputs(params, roles)
-    fixed, xs = args[:consts], args[consts + carry :]
-    start = stored.arrays(args[consts : consts + carry])
-    noise = rewriter.wants_in(program.jaxpr, place.scopes).noise
-
-    def body(carried: list[Any], x: tuple[Any, list[Any]]) -> tuple[list[Any], list[Any]]:
-        values = [*fixed, *carried, *x[1]]
-        out = stored.arrays(rewriter.run(program, values, inside, _turn(place, x[0])))
-        return out[:carry], out[carry:]
-
-    turns = jnp.arange(params["length"], dtype=jnp.uint32) if noise else None
-    keep = {name: params[name] for name in ("reverse", "length", "unroll")}
-    last, ys = jax.lax.scan(body, start, (turns, xs), **keep)
-    return [*last, *ys]
-
-
-def _while(rewriter, eqn, args, roles, place):
-    params = eqn.params
-    n, m = params["cond_nconsts"], params["body_nconsts"]
-    tests, body = params["cond_jaxpr"], params["body_jaxpr"]
-    inside = while_inputs(params, roles)
-    asked = [rewriter.wants_in(p.jaxpr, place.scopes) for p in (tests, body)]
-    noise = any(one is not None and one.noise for one in asked)
-
-    def go_on(state: tuple[Any, list[Any]]) -> Any:
-        values = [*args[:n], *state[1]]
-        seen = [*roles[:n], *inside[m:]]
-        return stored.arrays(rewriter.run(tests, values, seen, _turn(place, state[0])))[0]
-
-    def step(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
-        turn, values = state
-        given = [*args[n : n + m], *values]
-        out = stored.arrays(rewriter.run(body, given, inside, _turn(place, turn)))
-        return (None if turn is None else turn + 1), out
-
-    first = jnp.zeros((), jnp.uint32) if noise else None
-    return jax.lax.while_loop(go_on, step, (first, stored.arrays(args[n + m :])))[1]
-
-
-def _cond(rewriter, eqn, args, roles, place):
-    params = eqn.params
-    branches = [
-        lambda key, *operands, program=program: stored.arrays(
-            rewriter.run(program, operands, roles[1:], dataclasses.replace(place, key=key))
-        )
-        for program in params["branches"]
-    ]
-    return jax.lax.switch(args[0], branches, place.key, *args[1:])
-
-
-def _turn(place: Place, turn: Any) -> Place:
-    if turn is None or place.key is None:
-        return place
-    return dataclasses.replace(place, key=jax.random.fold_in(place.key, turn))
+    out, taken = jax.checkpoint(body, **keep)(place.key, place.given, *args)
+    place.close(taken)
+    return out
 
 
 def _custom_vjp(rewriter, eqn, args, roles, place):
@@ -225,7 +180,7 @@ class _Known:
 
 def _run_rule(eqn: JaxprEqn, moving: list[int], smooth: list[bool], args: Any) -> tuple[Any, Any]:
     """Results of the call `eqn`, and the function that pulls their cotangents back."""
-    original = jaxpr_as_fun(_alone(eqn))
+    original = jaxpr_as_fun(alone(eqn))
 
     def of_moving(*floats: Any) -> tuple[list[Any], list[Any]]:
         values = dict(enumerate(args)) | dict(zip(moving, floats))
@@ -269,8 +224,8 @@ _HANDLERS: dict[str, Handler] = {
     "checkpoint": _checkpoint,
     "remat": _checkpoint,
     "remat2": _checkpoint,
-    "scan": _scan,
-    "while": _while,
-    "cond": _cond,
+    "scan": loops.scan,
+    "while": loops.while_loop,
+    "cond": loops.cond,
     "shard_map": _shard_map,
 }

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from qjax._typing import Key
+from qjax._typing import Key, PyTree
+from qjax.recipes.ledger import Ledger
 from qjax.recipes.roles import Role
 
 
@@ -23,18 +24,41 @@ class Place:
       key: Key of the noise there; None where there is none.
       gradient: Whether it stands in the backward pass of a derivative taken inside.
       backward: Whether it belongs to the backward rule of a `jax.custom_vjp`.
+      ledger: What it learns and remembers; None where nothing does.
     """
 
     scopes: tuple[str, ...] = ()
     key: Key | None = None
     gradient: bool = False
     backward: bool = False
+    ledger: Ledger | None = None
+
+    @property
+    def given(self) -> PyTree:
+        """The values of the ledger, to be handed into a construct."""
+        return None if self.ledger is None else self.ledger.given
+
+    def inside(self, key: Key | None, given: PyTree) -> "Place":
+        """The same place as it is seen in a construct that was handed its key and values."""
+        ledger = None if self.ledger is None else self.ledger.opened(given)
+        return dataclasses.replace(self, key=key, ledger=ledger)
+
+    @property
+    def taken(self) -> PyTree:
+        """What the values have become, to be handed out of a construct."""
+        return None if self.ledger is None else self.ledger.taken
+
+    def close(self, taken: PyTree) -> None:
+        """Takes in what a construct has handed out."""
+        if self.ledger is not None:
+            self.ledger.taken = taken
 
 
 class Wanted(NamedTuple):
-    """That something is to be replaced, and whether it needs noise."""
+    """That something is to be replaced, and whether it needs noise, or learns or remembers."""
 
     noise: bool
+    variables: bool = False
 
 
 class Evaluator(Protocol):

@@ -22,9 +22,11 @@ from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, jaxp
 
 from qjax._typing import Array, Key, PyTree
 from qjax.contraction import Gemm, Policy, conv_general_dilated, dot_general
+from qjax.contraction.outside import needs_variables
 from qjax.contraction.ragged import ragged_dot_general
 from qjax.contraction.record import site
 from qjax.recipes import nested, stored
+from qjax.recipes.ledger import Ledger
 from qjax.recipes.places import Place, Wanted
 from qjax.recipes.roles import Role, Roles
 from qjax.recipes.walk import CONTRACTIONS, is_gradient, is_marked, scopes_of
@@ -99,14 +101,18 @@ class Rewriter:
         *args: PyTree,
         key: Key | None = None,
         roles: Sequence[Role] | None = None,
+        ledger: Ledger | None = None,
     ) -> Any:
-        """Computes `function(*args)` rewritten; the arguments are explained in `rewrite`."""
+        """Computes `function(*args)` rewritten; the arguments are explained in `rewrite`.
+
+        What contractions learn and remember is read from `ledger`, which takes what it becomes.
+        """
         leaves, tree = jax.tree.flatten(args, is_leaf=stored.is_stored)
         shown = jax.tree.unflatten(tree, [stored.shape_of(x) for x in leaves])
         program, shapes = jax.make_jaxpr(function, return_shape=True)(*shown)
         given = [Role.ACTIVATION] * len(leaves) if roles is None else roles
         given = [Role.STORED if stored.is_stored(x) else r for x, r in zip(leaves, given)]
-        out = self.run(program, leaves, given, Place(key=key))
+        out = self.run(program, leaves, given, Place(key=key, ledger=ledger))
         return jax.tree.unflatten(jax.tree.structure(shapes), stored.arrays(out))
 
     def run(
@@ -141,16 +147,24 @@ class Rewriter:
             else:
                 _evaluate(jaxpr, plain, values)
                 plain = []
+                name = "/".join((*scopes, eqn.primitive.name))
+                name = f"{name} backward" if place.backward else name
+                count = counts[name]
+                counts[name] += 1
+                entry = _entry(eqn, count)
                 inner = dataclasses.replace(
                     place,
                     scopes=scopes,
-                    key=_derive(place, "/".join((*scopes, eqn.primitive.name)), counts, wanted),
+                    key=_derive(place, name, count, wanted),
                     gradient=place.gradient or is_gradient(eqn),
+                    ledger=_child(place, entry, wanted),
                 )
                 operands = [_read(values, v) for v in eqn.invars]
                 with _named(str(eqn.source_info.name_stack)):
                     out = self._replace(eqn, operands, known.of(eqn.invars), inner)
                 values.update(zip(eqn.outvars, out, strict=True))
+                if place.ledger is not None and inner.ledger is not None:
+                    place.ledger.join(entry, inner.ledger.taken)
             known.enter(eqn)
         _evaluate(jaxpr, plain, values)
         return [_read(values, v) for v in jaxpr.outvars]
@@ -161,16 +175,14 @@ class Rewriter:
             return None
         if eqn.primitive.name in CONTRACTIONS:
             decision = self._decide(eqn, scopes)
-            return None if decision is None else Wanted(decision.policy.stochastic)
-        found = [self.wants_in(inner, scopes) for inner in nested.programs(eqn)]
-        wanted = [one for one in found if one is not None]
-        return Wanted(any(one.noise for one in wanted)) if wanted else None
+            if decision is None:
+                return None
+            return Wanted(decision.policy.stochastic, needs_variables(decision.policy))
+        return _together([self.wants_in(inner, scopes) for inner in nested.programs(eqn)])
 
     def wants_in(self, program: Jaxpr, scopes: tuple[str, ...]) -> Wanted | None:
         """What is to be replaced in a program; None where nothing is."""
-        found = [self.wants(eqn, scopes_of(eqn, scopes)) for eqn in program.eqns]
-        wanted = [one for one in found if one is not None]
-        return Wanted(any(one.noise for one in wanted)) if wanted else None
+        return _together([self.wants(eqn, scopes_of(eqn, scopes)) for eqn in program.eqns])
 
     def _decide(self, eqn: JaxprEqn, scopes: tuple[str, ...]) -> Decision | None:
         if not all(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.invars[:2]):  # type: ignore[attr-defined]
@@ -201,7 +213,7 @@ class Rewriter:
         stored.check_kept(decision.path, name, operands, roles, policy)
         key = place.key if decision.key is None else decision.key
         with site(decision.path, decision.rule, decision.op):
-            return [_apply(eqn, operands, policy, key)]
+            return [_apply(eqn, operands, policy, key, place.ledger)]
 
 
 def _for_roles(policy: Policy, lhs: Role, rhs: Role) -> Policy:
@@ -217,16 +229,34 @@ def _for_roles(policy: Policy, lhs: Role, rhs: Role) -> Policy:
     return policy
 
 
-def _derive(
-    place: Place, name: str, counts: "collections.Counter[str]", wanted: Wanted | None
-) -> Key | None:
+def _together(found: "list[Wanted | None]") -> Wanted | None:
+    wanted = [one for one in found if one is not None]
+    if not wanted:
+        return None
+    return Wanted(any(one.noise for one in wanted), any(one.variables for one in wanted))
+
+
+def _derive(place: Place, name: str, count: int, wanted: Wanted | None) -> Key | None:
     # By name and by place among its namesakes: another layer changes no noise but its own.
-    name = f"{name} backward" if place.backward else name
-    count = counts[name]
-    counts[name] += 1
     if place.key is None or wanted is None or not wanted.noise:
         return place.key
     return jax.random.fold_in(jax.random.fold_in(place.key, zlib.crc32(name.encode())), count)
+
+
+def _entry(eqn: JaxprEqn, count: int) -> str:
+    """What an equation is called in the ledger of its program."""
+    own = eqn.params.get("name", eqn.primitive.name)
+    own = own if isinstance(own, str) else eqn.primitive.name
+    name = "/".join((*scopes_of(eqn, ()), own.strip("_")))
+    return f"{name}_{count}" if count else name
+
+
+def _child(place: Place, entry: str, wanted: Wanted | None) -> Ledger | None:
+    if place.ledger is None:
+        return None
+    child = place.ledger.child(entry)
+    asked = wanted is not None and wanted.variables
+    return child if asked or not child.empty else None
 
 
 def _evaluate(program: Jaxpr, eqns: list[JaxprEqn], values: dict[Any, Any]) -> None:
@@ -257,11 +287,13 @@ _DOORS: dict[str, Callable[..., Array]] = {
 }
 
 
-def _apply(eqn: JaxprEqn, operands: list[Any], policy: Policy, key: Key | None) -> Array:
+def _apply(
+    eqn: JaxprEqn, operands: list[Any], policy: Policy, key: Key | None, ledger: Ledger | None
+) -> Array:
     """The contraction `eqn` by `policy`: our functions take JAX's own parameters."""
     params = dict(eqn.params)
     if eqn.primitive.name == "ragged_dot_general":
         params.pop("out_sharding", None)
         params["group_offset"] = operands[3] if len(operands) > 3 else None
         operands = operands[:3]
-    return _DOORS[eqn.primitive.name](*operands, **params, policy=policy, key=key)
+    return _DOORS[eqn.primitive.name](*operands, **params, policy=policy, key=key, variables=ledger)
