@@ -32,7 +32,7 @@ DIGITS_CNN = (
     "Two convolutions and two dense layers learn scikit-learn's digits, 300 steps of 64, Adam."
 )
 TEXT = (
-    "A transformer of one block and width 48 learns bytes of the Python standard library, 400 "
+    "A transformer of one block and width 48 learns bytes of the Python standard library, 250 "
     "steps of 8 x 32 bytes, Adam."
 )
 
@@ -159,13 +159,13 @@ def digits_cnn(*, steps: int = 300, rate: float = 2e-3) -> Setting:
 
 
 def text(
-    *, steps: int = 400, width: int = 48, layers: int = 1, rate: float = 4e-3, batch: int = 8
+    *, steps: int = 250, width: int = 48, layers: int = 1, rate: float = 4e-3, batch: int = 8
 ) -> Setting:
     """A transformer over bytes of the Python standard library, context 32."""
     size = lm.Size(layers=layers, width=width, heads=2, length=32)
     source = train.data.read_text()
     corpus = jnp.asarray(source.train)
-    held = train.data.Windows(source.held_out, 128, size.length).in_order(1)[0]
+    held = train.data.Windows(source.held_out, 64, size.length).in_order(1)[0]
 
     def draw(key: jax.Array) -> Batch:
         start = jax.random.randint(key, (batch, 1), 0, len(corpus) - size.length - 1)

@@ -17,6 +17,7 @@ from qjax.recipes import plain as plain
 from qjax.recipes import qfx as qfx
 from qjax.recipes import s2fp8 as s2fp8
 from qjax.recipes import squashed as squashed
+from qjax.recipes import ternary as ternary
 from qjax.recipes.registry import Method as Method
 from qjax.recipes.registry import get as get
 from qjax.recipes.registry import names as names

@@ -47,4 +47,7 @@ from qjax.train.tasks import NnxTask as NnxTask
 from qjax.train.tasks import Task as Task
 from qjax.train.tasks import cross_entropy as cross_entropy
 from qjax.train.turning import TurningPoints as TurningPoints
+from qjax.train.two_stage import decay_until as decay_until
+from qjax.train.two_stage import two_stage_adamw as two_stage_adamw
+from qjax.train.two_stage import two_stage_rate as two_stage_rate
 from qjax.train.versions import versions as versions
