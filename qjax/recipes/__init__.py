@@ -16,6 +16,7 @@ from qjax.recipes import pact as pact
 from qjax.recipes import plain as plain
 from qjax.recipes import qfx as qfx
 from qjax.recipes import s2fp8 as s2fp8
+from qjax.recipes import shiftquant as shiftquant
 from qjax.recipes import squashed as squashed
 from qjax.recipes import ternary as ternary
 from qjax.recipes.registry import Method as Method
