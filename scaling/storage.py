@@ -28,7 +28,7 @@ from scaling.laws.registry import recipe
 from scaling.tables.dataset import Dataset
 from scaling.uncertainty.bootstrap import Draws
 
-SCHEMA = 1
+SCHEMA = 2
 UNITS = {
     "N": "parameters",
     "D": "tokens",
@@ -170,6 +170,7 @@ def save(fit: FitResult, path: files.Path, level: float = 0.95, **extra: Any) ->
             "sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
             "count": len(draws),
             "seed": draws.seed,
+            "units": draws.units,
         }
     return files.write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
@@ -272,7 +273,8 @@ def _draws(path: pathlib.Path, entry: dict[str, Any] | None) -> Draws | None:
     if hashlib.sha256(packed).hexdigest() != entry["sha256"]:
         raise ValueError(f"{beside} does not belong to {path.name}; fit again.")
     with np.load(io.BytesIO(packed)) as arrays:
-        return Draws(seed=entry["seed"], **{k: arrays[k] for k in arrays.files})
+        known = {k: int(entry[k]) for k in ("seed", "units")}
+        return Draws(**known, **{k: arrays[k] for k in arrays.files})
 
 
 def _start(entry: dict[str, Any]) -> Start:

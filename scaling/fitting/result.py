@@ -129,8 +129,8 @@ class FitResult:
 
         Args:
             level: coverage, between 0 and 1.
-            method: "bootstrap" (percentiles), "delta" (Student's t), "profile" (likelihood), or
-                "auto": the bootstrap where it was drawn, else delta.
+            method: "bootstrap" (expanded percentiles), "delta" (Student's t), "profile"
+                (likelihood), or "auto": the bootstrap where it was drawn, else delta.
 
         Raises:
             ValueError: the method is unknown, or no bootstrap was drawn.
@@ -227,9 +227,18 @@ class FitResult:
             {k: float(v[i]) for k, v in sample.items()} for i in range(count)
         ]
         draws = np.array([function(row, **arguments) for row in rows], float)
-        tail = 100 * (1 - ci) / 2
-        lower, upper = np.nanpercentile(draws, [tail, 100 - tail], axis=0)
-        return value, lower, upper
+        return value, *self.central(draws, ci)
+
+    def central(self, values: np.ndarray, level: float) -> tuple[Any, Any]:
+        """Returns the bounds of a quantity's interval out of its values for ``sample()``.
+
+        Args:
+            values: values (r, ...), one for every draw; NaN where the quantity does not exist.
+            level: coverage, between 0 and 1.
+        """
+        from scaling.uncertainty.intervals import central
+
+        return central(self, values, level)
 
     def profile(self, name: str, level: float = 0.95) -> Any:
         """Returns the profile likelihood of a parameter; see ``scaling.uncertainty.profile``."""

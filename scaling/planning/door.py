@@ -94,6 +94,10 @@ def plan(
 
 def _choices(fit, chosen, sample, budget, model, serve_bits, level) -> tuple[Choice, ...]:
     """Returns every candidate at its best, lowest loss first."""
+
+    def bounds(values):
+        return fit.central(values, level)
+
     law = fit.law
     best = {k: np.full((1, 1), v) for k, v in law.complete(fit.params).items()}
     points = [_solve(law, best, c, budget, model, serve_bits) for c in chosen]
@@ -106,7 +110,7 @@ def _choices(fit, chosen, sample, budget, model, serve_bits, level) -> tuple[Cho
         spent = _spent(budget, model, candidate, points[i], serve_bits)
         memory = _memory(candidate, points[i], serve_bits)
         crit = critical_data(fit, candidate, float(points[i].N[0, 0]))
-        choices.append(_choice(candidate, points[i], cloud, share, level, spent, memory, crit))
+        choices.append(_choice(candidate, points[i], cloud, share, bounds, spent, memory, crit))
     return tuple(sorted(choices, key=lambda choice: choice.loss))
 
 
@@ -157,14 +161,14 @@ def _memory(candidate: Candidate, point: Optimum, serve_bits: float | None) -> f
     return None if stored is None else float(point.N[0, 0] * stored / 8)
 
 
-def _choice(candidate, point, cloud, share, level, spent, memory, crit) -> Choice:
+def _choice(candidate, point, cloud, share, bounds, spent, memory, crit) -> Choice:
     def interval(name: str) -> Interval | None:
         if cloud is None:
             return None
         values = getattr(cloud, name)[np.isfinite(cloud.loss)]
         if not len(values):
             return None
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+        low, high = bounds(values)
         return float(low), float(high)
 
     return Choice(

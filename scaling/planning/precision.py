@@ -84,7 +84,7 @@ def precision_path(
     if draws > 0 and isinstance(fit, FitResult) and len(fit.free):
         sample = {k: np.asarray(v)[:draws, None] for k, v in fit.sample(draws, seed).items()}
         cloud = _solve(law, sample, point_at, budgets, limits, model)[0]
-        band = np.quantile(cloud, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        band = np.stack(fit.central(cloud, level))
     return PrecisionPath(compute=budgets, bits=bits, N=size, D=data, interval=band, level=level)
 
 

@@ -16,7 +16,7 @@ from scaling.laws import Law, get
 from scaling.uncertainty.covariance import covariance
 
 #: Variance inflation above which a predictor is called collinear with the others.
-_INFLATION = 8.0
+_INFLATION = 5.0
 #: Condition number of the scaled Jacobian above which parameters are called not identified.
 CONDITION = 1e4
 #: Condition number above which two columns of the Jacobian count as equal.

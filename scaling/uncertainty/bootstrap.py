@@ -36,12 +36,14 @@ class Draws:
         objective: the objective (r,) of each draw.
         converged: whether each draw (r,) converged.
         seed: the seed that fixed the resampling.
+        units: number of rows, or of groups, that were resampled.
     """
 
     u: np.ndarray
     objective: np.ndarray
     converged: np.ndarray
     seed: int
+    units: int
 
     def __len__(self) -> int:
         return len(self.u)
@@ -118,7 +120,13 @@ def bootstrap(
             out.append(end)
             tell(1)
     u, value, converged = zip(*out, strict=True)
-    return Draws(u=np.array(u), objective=np.array(value), converged=np.array(converged), seed=seed)
+    return Draws(
+        u=np.array(u),
+        objective=np.array(value),
+        converged=np.array(converged),
+        seed=seed,
+        units=len(coords.y) if groups is None else len(np.unique(groups)),
+    )
 
 
 def usable_cores() -> int:

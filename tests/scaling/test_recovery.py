@@ -7,28 +7,53 @@ import pytest
 
 from scaling import Dataset, compare, fit, laws
 from scaling.closed import sun
-from scaling.simulate import grid, simulate, typical
+from scaling.simulate import default_design, grid, simulate, typical
 from scaling.tables.formats import CHANNEL_BLOCK
+from scaling.uncertainty.bound import smallest_errors
 from scaling.uncertainty.delta import natural_covariance, scales
 
 #: Noise of the log target in a real table of reruns is 1e-4 to 1e-3; misfit adds to it.
 SIGMA = 0.003
 
 
-def worst(law, params, design, noise, seeds=5, **options):
-    """Returns the largest relative error of every parameter over several tables."""
-    errors = {name: 0.0 for name, value in params.items() if value}
+def errors_of(law, params, design, noise, seeds=5, **options):
+    """Returns relative errors (seeds,) of every parameter; half counts as much as double."""
+    errors = {name: [] for name, value in params.items() if value}
     for seed in range(seeds):
         ds = simulate(law, params, design, noise=noise, seed=seed)
         found = fit(ds, law, objective="log-l2", **options).params
-        for name in errors:
-            errors[name] = max(errors[name], abs(found[name] / params[name] - 1))
+        for name, values in errors.items():
+            ratio = found[name] / params[name]
+            values.append(max(ratio, 1 / ratio) - 1 if ratio > 0 else np.inf)
     return errors
+
+
+def worst(law, params, design, noise, **options):
+    """Returns the largest relative error of every parameter over several tables."""
+    errors = errors_of(law, params, design, noise, **options)
+    return {name: max(values) for name, values in errors.items()}
 
 
 def assert_within(errors: dict, tolerances: dict) -> None:
     over = {k: (errors[k], t) for k, t in tolerances.items() if errors[k] > t}
     assert not over, f"error above tolerance: {over}"
+
+
+def recovers(law, design, noise, tolerances, runs, **options):
+    """Asserts tolerances of the median table of a design, and of the worst of a repeated one.
+
+    The worst of five tables stays within 2.5 standard errors in 94 % of cases. Where the smallest
+    standard error that any unbiased estimator has (the Cramér-Rao bound) is not that far below a
+    tolerance, every configuration is run as often as it takes, and no more: ``runs`` times.
+    """
+    truth = typical(law)
+    errors = errors_of(law, truth, design, noise, **options)
+    assert_within({name: np.median(values) for name, values in errors.items()}, tolerances)
+    bound = smallest_errors(law, truth, design, noise, options.get("tie", ()))
+    tightest = max(bound[name] / tolerance for name, tolerance in tolerances.items())
+    assert runs == np.ceil((2.5 * tightest) ** 2)
+    repeated = {name: np.tile(column, runs) for name, column in design.items()}
+    assert_within(worst(law, truth, repeated, noise, **options), tolerances)
 
 
 @pytest.mark.parametrize("name", laws.names())
@@ -56,7 +81,7 @@ def test_a_law_is_recovered_within_its_own_errors(name):
 
 
 FACTORIAL = grid(N=np.geomspace(5e7, 1.6e10, 6), D=np.geomspace(1e9, 3e11, 6))
-_SIZES = np.repeat(np.geomspace(5e7, 1.6e10, 12), 3)
+_SIZES = np.repeat(np.geomspace(1e8, 1e10, 12), 3)
 COLLINEAR = {"N": _SIZES, "D": 20 * _SIZES * np.tile([0.5, 1, 2], 12)}
 
 
@@ -80,8 +105,8 @@ def test_a_collinear_design_is_wider_and_said_to_be():
         for d in (FACTORIAL, COLLINEAR)
     ]
     wide, narrow = fits[1].errors(), fits[0].errors()
-    assert wide["alpha"] > 1.8 * narrow["alpha"]
-    assert wide["beta"] > 1.5 * narrow["beta"]
+    assert wide["alpha"] > 2 * narrow["alpha"]
+    assert wide["beta"] > 2 * narrow["beta"]
     assert [[w.code for w in f.warnings].count("collinear_design") for f in fits] == [0, 1]
 
 
@@ -95,21 +120,25 @@ def sun_design(data) -> dict:
     return columns | {"B": np.array(block)}
 
 
+SUN = ("alpha", "beta", "delta", "nu", "n", "d", "epsilon", "gamma")
+
+
 @pytest.mark.parametrize(
-    ("noise", "tolerances"),
+    ("noise", "tolerances", "runs"),
     [
-        (0.001, (0.01, 0.01, 0.02, 0.015, 0.04, 0.12, 0.005, 0.12)),
-        # The standard error of gamma is .16 here, whatever the estimator: no bound below it holds.
-        (0.003, (0.03, 0.02, 0.04, 0.025, 0.10, 0.20, 0.015, 0.27)),
-        (0.01, (0.17, 0.10, 0.23, 0.17, 0.75, 1.0, 0.08, 1.3)),
+        (0.001, (0.01, 0.01, 0.02, 0.015, 0.04, 0.12, 0.005, 0.12), 2),
+        (0.003, (0.03, 0.02, 0.04, 0.025, 0.10, 0.20, 0.015, 0.18), 5),
+        (0.01, (0.17, 0.10, 0.23, 0.17, 0.75, 1.0, 0.08, 1.3), 2),
     ],
 )
-def test_sun_on_its_own_design(sun_design, noise, tolerances):
+def test_sun_on_its_own_design(sun_design, noise, tolerances, runs):
+    """Its 343 runs recover it typically; as many reruns as the bound asks for, in every table.
+
+    At a noise of .003 the bound of one run each is a standard error of .16 for gamma: no estimator
+    keeps five tables of five within the .18 that one of them meets.
+    """
     assert len(sun_design["N"]) == 343
-    names = ("alpha", "beta", "delta", "nu", "n", "d", "epsilon", "gamma")
-    assert_within(
-        worst("sun_fp", typical("sun_fp"), sun_design, noise), dict(zip(names, tolerances))
-    )
+    recovers("sun_fp", sun_design, noise, dict(zip(SUN, tolerances)), runs)
 
 
 def test_what_follows_from_suns_law_is_recovered():
@@ -141,30 +170,42 @@ def test_kumars_form_misfits_suns_runs(sun_design):
     assert errors["kumar_equal"] > 3 * errors["sun_fp"]
 
 
+KUMAR = ("alpha", "gamma_w", "n_w", "gamma_a", "n_a", "gamma_kv", "n_kv", "A", "B", "E")
+
+
 @pytest.mark.parametrize(
-    ("noise", "half", "capacity", "tolerances"),
+    ("noise", "tolerances", "runs"),
     [
-        (0.001, 0.015, 0.01, (0.01, 0.025, 0.10, 0.01, 0.012, 0.08, 0.12, 0.07, 0.09, 0.0025)),
-        (0.003, 0.08, 0.02, (0.015, 0.04, 0.16, 0.03, 0.035, 0.20, 0.45, 0.07, 0.09, 0.004)),
+        (0.001, (0.01, 0.025, 0.10, 0.01, 0.012, 0.08, 0.12, 0.07, 0.09, 0.0025), 2),
+        (0.003, (0.015, 0.04, 0.16, 0.03, 0.035, 0.20, 0.45, 0.07, 0.09, 0.004), 5),
+        (0.01, (0.07, 0.20, 0.80, 0.09, 0.11, 0.50, 0.85, 0.60, 0.80, 0.025), 2),
     ],
 )
-def test_kumar_under_noise(noise, half, capacity, tolerances):
-    names = ("alpha", "gamma_w", "n_w", "gamma_a", "n_a", "gamma_kv", "n_kv", "A", "B", "E")
-    truth, errors = typical("kumar_lp"), dict.fromkeys(names, 0.0)
+def test_kumar_under_noise(noise, tolerances, runs):
+    """560 runs recover it typically; as many reruns as the bound asks for, in every table.
+
+    At a noise of .01 the bound of one run each is a standard error of .45 for n_kv, and its
+    estimates have a long tail, since few bits of KV are in the design.
+    """
+    design = default_design("kumar_lp")
+    assert len(design["N"]) == 560
+    tolerances = dict(zip(KUMAR, tolerances))
+    recovers("kumar_lp", design, noise, tolerances, runs, tie=("alpha", "beta"))
+
+
+@pytest.mark.parametrize(("noise", "half", "capacity"), [(0.001, 0.015, 0.01), (0.003, 0.08, 0.02)])
+def test_what_follows_from_kumars_law_is_recovered(noise, half, capacity):
+    """Gamma and n trade off; where a factor is one half, and the effective size, do not."""
     reference = fit(simulate("kumar_lp"), "kumar_lp", tie=("alpha", "beta"))
     for seed in range(3):
         ds = simulate("kumar_lp", noise=noise, seed=seed)
-        assert len(ds) == 560
         found = fit(ds, "kumar_lp", objective="log-l2", tie=("alpha", "beta"))
-        for k in names:
-            errors[k] = max(errors[k], abs(found.params[k] / truth[k] - 1))
         for t in ("w", "a", "kv"):
             expected = reference.derived(f"half_point_{t}")
             assert found.derived(f"half_point_{t}") == pytest.approx(expected, rel=half)
         for bits in (4.0, 6.0, 8.0):
             expected = float(reference.derived("capacity", P=bits))
             assert float(found.derived("capacity", P=bits)) == pytest.approx(expected, abs=capacity)
-    assert_within(errors, dict(zip(names, tolerances)))
 
 
 def test_comparison_prefers_the_shifts_that_made_the_table():

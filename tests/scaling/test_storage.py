@@ -52,7 +52,7 @@ def test_the_file_is_strict_json_that_names_data_units_and_versions(tmp_path):
         raise AssertionError(f"{word} is no JSON")
 
     content = json.loads(text, parse_constant=refuse)
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert content["params"] == saved.params
     assert content["units"] == {"N": "parameters", "D": "tokens", "loss": "nats per token"}
     assert content["data"]["sha256"] == saved.problem.ds.hash
