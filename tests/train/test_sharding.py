@@ -15,7 +15,6 @@ from tiny import Symbols, TinyLM
 
 import qjax
 from qjax import train
-from qjax.train import distributed
 
 HERE = pathlib.Path(__file__).parent
 # Sums over devices differ in the last bits, and rarely flip a rounding.
@@ -32,9 +31,12 @@ def lm_step():
     )
 
 
+def fresh():
+    return lm_step().init(jax.random.key(0), Symbols(rows=8)[0])
+
+
 def losses(placement=None, tile=None, noise=None):
-    step, symbols = lm_step(), Symbols(rows=8)
-    state = step.init(jax.random.key(0), symbols[0])
+    step, symbols, state = lm_step(), Symbols(rows=8), fresh()
     if noise is not None:
         state = state.replace(key=jax.random.key(noise))
     if placement is not None:
@@ -109,22 +111,17 @@ def test_the_rest_of_the_devices_go_to_the_open_axis():
     assert dict(train.make_mesh(data=-1, model=2).shape) == {"data": 4, "model": 2}
 
 
-def test_a_process_started_alone_stays_alone(monkeypatch):
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert distributed.start() == 1
-    assert distributed.first()
-    assert distributed.agreed(15) == 15
-    assert distributed.agreed(None) is None
+def resumed(checkpoints, placement, steps):
+    """Goes on from the latest checkpoint, if there is one; returns the result and its start."""
+    state, _ = checkpoints.resume(placement.state(fresh()))
+    start = int(state.step)
+    options = {"placement": placement, "checkpoints": checkpoints}
+    result = train.run(lm_step(), state, Symbols(rows=8), steps=steps, chunk=2, **options)
+    return result, start
 
 
-def test_half_an_address_is_refused(monkeypatch):
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
-    with pytest.raises(ValueError, match=r"JAX_PROCESS_ID is None\. Set all three"):
-        distributed.start()
-
-
-def test_two_processes_give_the_losses_of_one(alone):
+def two_processes(folder, steps):
+    """Runs two processes on one folder; returns where they started and the losses of each."""
     with socket.socket() as s:
         s.bind(("localhost", 0))
         port = s.getsockname()[1]
@@ -137,18 +134,32 @@ def test_two_processes_give_the_losses_of_one(alone):
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": str(HERE.parent.parent),
         }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, HERE / "two_processes.py"],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    outputs = [p.communicate(timeout=120) for p in processes]
+        command = [sys.executable, HERE / "two_processes.py", folder, str(steps)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, env=environment, **pipes))
+    outputs = [p.communicate(timeout=240) for p in processes]
+    found = []
     for out, errors in outputs:
-        assert out.startswith("2 processes, 4 devices\n"), errors
-        line = next(line for line in out.splitlines() if line.startswith("losses "))
-        found = [float(value) for value in line.split()[1:]]
-        np.testing.assert_allclose(found, alone, rtol=TOLERANCE)
+        lines = [line.split() for line in out.splitlines()]
+        assert ["2", "processes,", "4", "devices,", "from"] in [line[:5] for line in lines], errors
+        (start,) = (int(line[5]) for line in lines if line[1:2] == ["processes,"])
+        (words,) = (line[1:] for line in lines if line[:1] == ["losses"])
+        found.append((start, [float.fromhex(word) for word in words]))
+    assert found[0] == found[1]
+    return found[0]
+
+
+def test_two_processes_give_the_losses_of_one_and_go_on_from_their_checkpoint(alone, tmp_path):
+    pytest.importorskip("orbax.checkpoint", reason="the checkpoints extra is not installed")
+    start, whole = two_processes(tmp_path / "whole", 6)
+    assert start == 0
+    np.testing.assert_allclose(whole, alone, rtol=TOLERANCE)
+    assert two_processes(tmp_path / "parts", 4) == (0, whole[:4])
+    assert two_processes(tmp_path / "parts", 6) == (4, whole[4:])
+    # One process on other devices reads what two wrote.
+    with train.Checkpoints(tmp_path / "parts", recipe="mxfp4", every=2) as checkpoints:
+        assert checkpoints.latest == 6
+        state, _ = checkpoints.resume(PLACEMENTS["data 8"]().state(fresh()), step=4)
+    last = train.run(lm_step(), state, Symbols(rows=8), steps=6, chunk=2,
+                     placement=PLACEMENTS["data 8"]())  # fmt: skip
+    np.testing.assert_allclose(last.history["loss"], whole[4:], rtol=TOLERANCE)
