@@ -35,6 +35,7 @@ FORMATS = [
     Int(5, signed=False),
     Fixed(1, 6),
     Fixed(0, 3),
+    formats.Dyadic(6, 3),
     PowerOfTwo(8),
     PowerOfTwo(3, signed=True, zero=True, nan=False),
     *(formats.binary8p(precision) for precision in range(1, 8)),

@@ -126,6 +126,34 @@ def test_sharded_tensors_encode_the_same_noise_and_values():
     assert jnp.array_equal(quantizer.cast(jax.device_put(X, place), key=key), here)
 
 
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "int8_channel", "uint8_channel", "mx6"])
+def test_tensors_come_back_from_orbax_donated_sharded_or_stacked(name, tmp_path):
+    ocp = pytest.importorskip("orbax.checkpoint")
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
+    stored = qjax.encode(X, name)
+    values = stored.decode()
+    # A step that is given the only copy of the codes.
+    donated = jax.jit(lambda t: jax.tree.map(lambda a: a, t), donate_argnums=0)
+    again = donated(jax.tree.map(jnp.copy, stored))
+    assert jnp.array_equal(again.decode(), values)
+    sharded = jax.jit(lambda x: qjax.encode(x, name))(jax.device_put(X, place))
+    assert jnp.array_equal(sharded.decode(), values)
+    _, rows = jax.lax.scan(lambda c, x: (c, qjax.encode(x, name)), 0, X)
+    with ocp.StandardCheckpointer() as checkpointer:
+        for i, tensor in enumerate((stored, again, sharded, rows)):
+            tree = {"layer": {"kernel": tensor}}
+            checkpointer.save(tmp_path / str(i), tree)
+            checkpointer.wait_until_finished()
+            shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+            back = checkpointer.restore(tmp_path / str(i), shapes)["layer"]["kernel"]
+            assert jax.tree.structure(back) == jax.tree.structure(tensor)
+            assert back.qtype == stored.qtype
+            for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(tensor)):
+                assert a.dtype == b.dtype
+                assert jnp.array_equal(a.view(jnp.uint8), b.view(jnp.uint8))
+
+
 def test_qwix_arrays_hold_the_same_values():
     pytest.importorskip("qwix")
     for name in ("int8_channel", "mxfp8", "e4m3fn_channel"):

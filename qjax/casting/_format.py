@@ -1,4 +1,4 @@
-"""Values onto any format: binary grids go to the kernel, tables are looked up."""
+"""Values onto any format: grids go to the kernel, tables are looked up, overflow may wrap."""
 
 import jax.numpy as jnp
 
@@ -6,7 +6,8 @@ from qjax import rounding as roundings
 from qjax._typing import Array
 from qjax.casting._ends import times_power
 from qjax.casting._grid import on_grid
-from qjax.formats import Codebook, Format
+from qjax.casting._wrapped import on_wrapped
+from qjax.formats import Codebook, Fixed, Format
 
 
 def on_format(
@@ -20,13 +21,17 @@ def on_format(
     highest: Array | None = None,
 ) -> Array:
     """Returns float32 values of `format * 2**exponent` next to `x`; arguments as for `on_grid`."""
-    if not isinstance(format, Codebook):
+    wrapping = format if isinstance(format, Fixed) and format.wrap else None
+    if not isinstance(format, Codebook) and wrapping is None:
         options = {"exponent": exponent, "relative": relative, "highest": highest}
         return on_grid(x, format.grid, rounding, noise, **options)
-    scaled = x.astype(jnp.float32)
     if exponent is not None:
-        scaled = times_power(scaled, -exponent)
-    values = on_table(scaled, format, rounding, noise)
+        x = times_power(x.astype(jnp.float32), -exponent)
+    if isinstance(format, Codebook):
+        values = on_table(x.astype(jnp.float32), format, rounding, noise)
+    else:
+        assert wrapping is not None
+        values = on_wrapped(x, wrapping, rounding, noise)
     if exponent is not None and not relative:
         values = times_power(values, exponent)
     return values if highest is None else jnp.where(highest < 0, jnp.nan, values)

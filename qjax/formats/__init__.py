@@ -36,6 +36,7 @@ from qjax.formats._codebook import Codebook as Codebook
 from qjax.formats._codebook import FourthRoots as FourthRoots
 from qjax.formats._describe import describe as describe
 from qjax.formats._describe import plot as plot
+from qjax.formats._dyadic import Dyadic as Dyadic
 from qjax.formats._float import Float as Float
 from qjax.formats._integer import Fixed as Fixed
 from qjax.formats._integer import Int as Int

@@ -5,6 +5,7 @@ import re
 
 from qjax.formats._base import Format
 from qjax.formats._codebook import Codebook, FourthRoots
+from qjax.formats._dyadic import Dyadic
 from qjax.formats._float import Float
 from qjax.formats._integer import Fixed, Int
 from qjax.formats._power import PowerOfTwo
@@ -94,8 +95,8 @@ def parse(name: str) -> Format:
     Args:
       name: An ml_dtypes name with or without `float8_`, `float6_` or `float4_`; `eXmY` with
         `bN` for a bias and `fn`, `finite`, `fnuz` or `inuz`; `floatK`, `bfloatK`; `intK`, `uintK`;
-        `fixedI.F`; `eXm0fnu` and `pow2...` for powers of two; `nfK`, `dynamicK`, `ternary`,
-        `binary`, `roots4`; `binary8pP` of IEEE P3109.
+        `fixedI.F`; `dyadicB_C`; `eXm0fnu` and `pow2...` for powers of two; `nfK`, `dynamicK`,
+        `ternary`, `binary`, `roots4`; `binary8pP` of IEEE P3109.
 
     Returns:
       The format.
@@ -124,8 +125,11 @@ def _grammar(text: str) -> Format | None:
     """Reads the names that follow a rule; None where `text` follows none."""
     if match := re.fullmatch(r"(u?)int(\d+)(full)?", text):
         return Int(int(match[2]), signed=not match[1], narrow=not match[3])
-    if match := re.fullmatch(r"(u?)fixed(\d+)\.(\d+)(full)?", text):
-        return Fixed(int(match[2]), int(match[3]), signed=not match[1], narrow=not match[4])
+    if match := re.fullmatch(r"(u?)fixed(\d+)\.(\d+)(full|wrap)?", text):
+        options = {"signed": not match[1], "narrow": not match[4], "wrap": match[4] == "wrap"}
+        return Fixed(int(match[2]), int(match[3]), **options)
+    if match := re.fullmatch(r"dyadic(\d+)_(\d)", text):
+        return Dyadic(int(match[1]), int(match[2]))
     if match := re.fullmatch(r"b?float(\d+)", text):
         bits = int(match[1])
         wide = text.startswith("b") or bits > 16

@@ -20,14 +20,22 @@ class Fixed(Format):
       signed: Whether there is a sign bit (two's complement).
       narrow: Whether the most negative code is left out, so that the range is symmetric. Only
         where signed.
+      wrap: Whether what is out of range keeps its last bits, as in hardware that ignores
+        overflow; otherwise it saturates. Needs the full range.
     """
 
     integer_bits: Any
     fraction_bits: Any
     signed: bool = dataclasses.field(default=True, kw_only=True)
     narrow: bool = dataclasses.field(default=True, kw_only=True)
+    wrap: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self):
+        if self.wrap and self.signed and self.narrow:
+            raise ValueError(
+                "`Fixed` was asked for wrap=True with a symmetric range, which has no code for its "
+                "last number. Give narrow=False too."
+            )
         if not isinstance(self.integer_bits, int) or not isinstance(self.fraction_bits, int):
             return
         if not 1 - self.signed <= self.integer_bits + self.fraction_bits <= 23:
@@ -64,10 +72,11 @@ class Fixed(Format):
 
     @property
     def name(self) -> str:
-        """`fixedI.F`, with `u` before it where unsigned and `full` after a full range."""
+        """`fixedI.F`, with `u` before it where unsigned, `full` or `wrap` after a full range."""
         require_static(self, "name")
         base = f"{'' if self.signed else 'u'}fixed{self.integer_bits}.{self.fraction_bits}"
-        return base + ("full" if self.signed and not self.narrow else "")
+        full = "full" if self.signed and not self.narrow else ""
+        return base + ("wrap" if self.wrap else full)
 
     @property
     def code_dtype(self) -> Any:
@@ -100,7 +109,7 @@ class Fixed(Format):
         return np.arange(low, top) * self.step
 
     def __repr__(self) -> str:
-        hidden = {"signed": True, "narrow": True}
+        hidden = {"signed": True, "narrow": True, "wrap": False}
         return f"{type(self).__name__}({fields_equal_defaults(self, hidden)})"
 
 

@@ -12,6 +12,7 @@ from qjax.qtypes._catalogue import FLOAT32_SCALE as FLOAT32_SCALE
 from qjax.qtypes._catalogue import INT4_CHANNEL as INT4_CHANNEL
 from qjax.qtypes._catalogue import INT4_GROUP128 as INT4_GROUP128
 from qjax.qtypes._catalogue import INT8_CHANNEL as INT8_CHANNEL
+from qjax.qtypes._catalogue import INT8_CHANNEL_DYADIC as INT8_CHANNEL_DYADIC
 from qjax.qtypes._catalogue import INT8_TENSOR as INT8_TENSOR
 from qjax.qtypes._catalogue import MX4 as MX4
 from qjax.qtypes._catalogue import MX6 as MX6

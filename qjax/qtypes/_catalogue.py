@@ -22,6 +22,8 @@ MXINT8 = QType(formats.MXINT8_ELEMENT, MX_TILE, E8M0)
 NVFP4 = QType(formats.E2M1FN, Tile(16, 1), QType(formats.E4M3FN, Tile(), FLOAT32_SCALE))
 INT8_CHANNEL = QType(formats.INT8, Tile(None, 1), FLOAT32_SCALE)
 INT8_TENSOR = QType(formats.INT8, Tile(), FLOAT32_SCALE)
+# Integer-only arithmetic: a product of codes is multiplied by an integer and shifted.
+INT8_CHANNEL_DYADIC = QType(formats.INT8, Tile(None, 1), QType(formats.Dyadic(24, 6)))
 INT4_CHANNEL = QType(formats.INT4, Tile(None, 1), FLOAT32_SCALE)
 E4M3FN_TENSOR = QType(formats.E4M3FN, Tile(), FLOAT32_SCALE)
 E5M2_TENSOR = QType(formats.E5M2, Tile(), FLOAT32_SCALE)
@@ -99,6 +101,7 @@ NAMED: dict[str, QType] = {
     "mxint8": MXINT8,
     "nvfp4": NVFP4,
     "int8_channel": INT8_CHANNEL,
+    "int8_channel_dyadic": INT8_CHANNEL_DYADIC,
     "int8_tensor": INT8_TENSOR,
     "int4_channel": INT4_CHANNEL,
     "e4m3fn_tensor": E4M3FN_TENSOR,

@@ -14,7 +14,7 @@ from qjax import calibration as calibrations
 from qjax import casting, qtypes, tiling
 from qjax import rounding as roundings
 from qjax._typing import Array, Axes, DTypeLike, Key, Shape
-from qjax.formats import Fixed, PowerOfTwo
+from qjax.formats import Dyadic, Fixed, PowerOfTwo
 from qjax.qtensor import QTensor
 from qjax.qtypes import QType
 from qjax.quantizer import _made, _steps
@@ -218,9 +218,12 @@ def _scale_procedure(qtype: QType, scale: Any) -> Any:
                 f"Choose one of {', '.join(calibrations.RULES)}."
             )
         return rule
-    # Powers of two below a float are snapped up, so that no element saturates.
+    # Powers of two below a float are snapped up, so that no element saturates; the multipliers of
+    # dyadic numbers are rounded half up, as published.
     snapped = isinstance(qtype.scale.format, PowerOfTwo)
     rounding = roundings.AwayFromZero() if snapped else roundings.NearestEven()
+    if isinstance(qtype.scale.format, Dyadic):
+        rounding = roundings.NearestAway()
     if scale is None:
         return Quantizer(qtype.scale, rounding=rounding)
     if snapped and isinstance(scale, Quantizer) and scale.rounding != rounding:

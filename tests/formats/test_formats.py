@@ -14,6 +14,7 @@ NAMESPACE = {
     "Int": Int,
     "Fixed": Fixed,
     "PowerOfTwo": PowerOfTwo,
+    "Dyadic": formats.Dyadic,
     "Codebook": formats.Codebook,
 }
 SMALL = [f for f in FORMATS if f.width <= 16]
@@ -151,3 +152,49 @@ def test_fourth_roots_of_unity_take_the_nearest_angle():
     x = jnp.array([2 + 1j, -1 + 3j, -5 - 1j, 1 - 2j], jnp.complex64)
     assert casting.cast(x, formats.ROOTS4).tolist() == [1, 1j, -1, -1j]
     assert formats.ROOTS4.encode(x).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_wrapping_keeps_the_last_bits_of_the_rounded_integer(signed):
+    format = Fixed(2, 3, signed=signed, narrow=False, wrap=True)
+    assert formats.parse(format.name) == format
+    rng = np.random.default_rng(0)
+    x = np.float32([*rng.normal(size=2000) * 100, *rng.normal(size=200) * 1e9, 0.0625, -0.1875])
+    x = np.r_[x, np.arange(-500, 500) / 16].astype(np.float32)  # ties
+    whole = np.round(x.astype(np.float64) * 8).astype(np.int64)
+    count = 1 << format.width
+    last = whole % count
+    expected = np.where(last >= count // 2, last - count, last) if signed else last
+    assert np.array_equal(casting.cast(jnp.asarray(x), format), expected / 8)
+    traced = jax.jit(casting.cast)(jnp.asarray(x), format)
+    assert np.array_equal(traced, expected / 8)
+    assert jnp.array_equal(format.decode(format.encode(traced)), traced)
+    assert np.isnan(casting.cast(jnp.array([np.nan, np.inf, -np.inf]), format)).all()
+    with jax.enable_x64(True):
+        once = casting.cast(jnp.asarray(np.float64([4.0625 + 2.0**-40, 1e300])), format)
+        assert once.tolist() == [(33 % count - (count if signed and 33 % count > 31 else 0)) / 8, 0]
+
+
+def test_wrapping_needs_the_full_range():
+    with pytest.raises(ValueError, match="narrow=False"):
+        Fixed(2, 3, wrap=True)
+
+
+def test_dyadic_numbers_are_products_and_shifts():
+    format = formats.Dyadic(4, 2)
+    every = {b / 2.0**c for b in range(16) for c in range(4)}
+    assert format.values().tolist() == sorted(every)
+    wide = formats.Dyadic(24, 6)
+    scale = np.exp(np.random.default_rng(0).normal(size=500) * 4).astype(np.float32)
+    codes = np.asarray(wide.encode(casting.cast(jnp.asarray(scale), wide)), np.int64)
+    multiplier, shift = codes & ((1 << 24) - 1), codes >> 24
+    inside = (scale > 2.0**-40) & (scale < 2.0**24)
+    assert (np.abs(multiplier / 2.0**shift - scale) <= scale * 2.0**-24)[inside].all()
+    assert (multiplier >= 1 << 23)[inside & (scale < 2.0**23)].all()
+    # What the hardware computes: an integer product, half of the last place, a shift.
+    sums = np.random.default_rng(1).integers(-(2**30), 2**30, size=500)
+    exact = np.floor(sums * multiplier.astype(object) * 2 / [int(2**s) for s in shift] / 2 + 0.5)
+    half = np.where(shift > 0, 1 << np.maximum(shift - 1, 0), 0)
+    shifted = (sums * multiplier.astype(object) + half) >> shift.astype(object)
+    small = np.abs(exact.astype(float)) < 2**50
+    assert (shifted == exact)[small].all()
