@@ -4,130 +4,20 @@ The program is traced, never run. Whatever a rule asked for and did not get is a
 says so, and with `strict` an error.
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from qjax._typing import Shape
 from qjax.contraction.execution import choose
-from qjax.contraction.policy import LEGS, OPERANDS, Gemm, Leg
+from qjax.contraction.policy import LEGS, Gemm, Leg
 from qjax.contraction.record import Contraction, Heard, listen
 from qjax.contraction.splitting import stored_bits, stored_name
+from qjax.quantizer import Stored
 from qjax.recipes.rules import Recipe, Rule
+from qjax.recipes.table import FLOAT, Report, Row
 from qjax.recipes.walk import Found, contractions
-
-LEG_COLUMNS = tuple(f"{leg}.{operand}" for leg in LEGS for operand in OPERANDS[leg])
-FIELDS = ("path", "op", "lhs", "rhs", "times", "flops", *LEG_COLUMNS, "bits", "how", "why")
-FLOAT = "-"
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One contraction.
-
-    Attributes:
-      path: Where it stands in the model.
-      op: Name of the operation.
-      shapes: Shapes of both operands.
-      times: How often one call of the model runs it.
-      flops: Floating-point operations of its forward leg in one call of the model; each
-        leg of the backward pass takes as many.
-      formats: Names of the types of the six operands, in the order of `LEG_COLUMNS`; "-"
-        where an operand is not quantized.
-      bits: Stored bits per element of the six operands, scales included; None where an
-        operand is not quantized.
-      how: "emulated", "bfloat16 products", "native int8" ... (see `contraction.execution`),
-        one after another where the legs differ, with what stood against a faster way; "as is"
-        where nothing is quantized.
-      why: The rule or reason that decided.
-      missed: Whether a rule asked for quantization that did not happen.
-    """
-
-    path: str
-    op: str
-    shapes: tuple[Shape, Shape]
-    times: int
-    flops: int
-    formats: tuple[str, ...] = (FLOAT,) * 6
-    bits: tuple[float | None, ...] = (None,) * 6
-    how: str = "as is"
-    why: str = ""
-    missed: bool = False
-
-    @property
-    def quantized(self) -> bool:
-        """Whether any operand is quantized."""
-        return any(name != FLOAT for name in self.formats)
-
-    def cells(self) -> dict[str, str]:
-        """The row as text, by the names in `FIELDS`."""
-        bits = " ".join(FLOAT if b is None else f"{b:g}" for b in self.bits)
-        lhs, rhs = ("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
-        first = (self.path or "(top)", self.op, lhs, rhs, str(self.times), str(self.flops))
-        values = (*first, *self.formats, bits, self.how, self.why)
-        return dict(zip(FIELDS, values, strict=True))
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """Every contraction of a model, and what it computes in.
-
-    Attributes:
-      rows: The contractions, in the order of the program.
-      unmatched: Rules that matched nothing, one sentence each.
-    """
-
-    rows: tuple[Row, ...]
-    unmatched: tuple[str, ...] = ()
-
-    @property
-    def quantized_share(self) -> float:
-        """Share of the forward floating-point operations with a quantized operand, 0 to 1."""
-        total = sum(row.flops for row in self.rows)
-        return sum(row.flops for row in self.rows if row.quantized) / total if total else 0.0
-
-    def to_csv(self) -> str:
-        """The rows as CSV text with a header."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.cells() for row in self.rows)
-        return text.getvalue()
-
-    def to_markdown(self) -> str:
-        """The rows as a Markdown table."""
-        lines = ["| " + " | ".join(FIELDS) + " |", "|" + " --- |" * len(FIELDS)]
-        lines += ["| " + " | ".join(row.cells().values()) + " |" for row in self.rows]
-        return "\n".join(lines)
-
-    def __str__(self) -> str:
-        shown = ("path", "op", "lhs", "rhs", "times", *LEG_COLUMNS, "how", "why")
-        table = [shown, *(tuple(row.cells()[f] for f in shown) for row in self.rows)]
-        widths = [max(len(line[i]) for line in table) for i in range(len(shown))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in table]
-        lines.insert(1, "-" * max(map(len, lines)))
-        many = sum(row.quantized for row in self.rows)
-        lines.append(
-            f"{many} of {len(self.rows)} contractions quantized, "
-            f"{self.quantized_share:.1%} of the forward FLOPs."
-        )
-        return "\n".join([*lines, *self.unmatched])
-
-    def check(self) -> "Report":
-        """Returns the report itself, or raises where something asked for is not done.
-
-        Raises:
-          ValueError: With one line for every contraction that a rule asked to quantize
-            and that is not quantized, and for every rule that matched nothing.
-        """
-        missed = [f"{row.path or '(top)'} ({row.op}): {row.why}" for row in self.rows if row.missed]
-        if missed or self.unmatched:
-            raise ValueError("\n".join(["Not quantized as asked:", *missed, *self.unmatched]))
-        return self
 
 
 def build(
@@ -205,6 +95,7 @@ def _quantized_row(found: Found, known: Contraction) -> Row:
         bits=tuple(None if q is None else stored_bits(q) for q in quantizers),
         how=_how(known),
         why=f"rule {known.rule!r}" if known.rule else "policy given in the code",
+        packed=tuple(n for n in ("lhs", "rhs") if isinstance(getattr(known.policy.fwd, n), Stored)),
     )
 
 
