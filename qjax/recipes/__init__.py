@@ -6,6 +6,7 @@ from qjax.recipes import bitpruning as bitpruning
 from qjax.recipes import deepseek as deepseek
 from qjax.recipes import dorefa as dorefa
 from qjax.recipes import dsq as dsq
+from qjax.recipes import fp4 as fp4
 from qjax.recipes import fp8 as fp8
 from qjax.recipes import fractrain as fractrain
 from qjax.recipes import hbfp as hbfp

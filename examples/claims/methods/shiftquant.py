@@ -1,6 +1,5 @@
 """ShiftQuant: 4-bit gradients in a few shifted groups, and normalization without squares."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -9,9 +8,10 @@ import jax
 from examples.claims import settings
 from examples.claims.claim import Better, Claim, Near
 from examples.claims.training import train_arms
-from qjax import Policy, QType, Quantizer, Recipe, Rule, Tile
+from qjax import Policy, QType, Quantizer, Recipe, Rule, Tile, formats
 from qjax.linen import L1Norm
 from qjax.recipes import shiftquant
+from qjax.rounding import Stochastic
 
 
 class Normalized(nn.Module):
@@ -30,15 +30,18 @@ class Normalized(nn.Module):
 def gradients(seeds: Sequence[int]) -> dict[str, list[float]]:
     policy = shiftquant.policy(4)
     grouped, plain = policy.dlhs.lhs, policy.fwd.lhs
-    whole = dataclasses.replace(grouped, qtype=QType(grouped.qtype.format, Tile(), "float32"))
-    each = dataclasses.replace(grouped, qtype=QType(grouped.qtype.format, Tile(1, None), "float32"))
+
+    def scaled(tile: Tile) -> Quantizer:
+        return Quantizer(QType(formats.Int(4), tile, "float32"), rounding=Stochastic())
+
+    cotangents = {
+        "one scale per tensor": scaled(Tile()),
+        "ShiftQuant, 4 groups": grouped,
+        "one scale per channel": scaled(Tile(1, None)),
+    }
     arms = {
         name: Recipe([Rule(".*", Policy.all(plain, cotangent=cotangent))], name="shiftquant")
-        for name, cotangent in (
-            ("one scale per tensor", Quantizer(whole.qtype, rounding=grouped.rounding)),
-            ("ShiftQuant, 4 groups", grouped),
-            ("one scale per channel", Quantizer(each.qtype, rounding=grouped.rounding)),
-        )
+        for name, cotangent in cotangents.items()
     }
     return train_arms(settings.teacher(), arms, seeds)
 

@@ -10,6 +10,7 @@ from qjax.contraction.operands._base import learned_shape as learned_shape
 from qjax.contraction.operands._bounded import L1Bounded as L1Bounded
 from qjax.contraction.operands._estimated import Estimated as Estimated
 from qjax.contraction.operands._estimated import Mapped as Mapped
+from qjax.contraction.operands._estimated import ScaleGradient as ScaleGradient
 from qjax.contraction.operands._fixed import LearnedPoint as LearnedPoint
 from qjax.contraction.operands._learned import LSQ as LSQ
 from qjax.contraction.operands._learned import PACT as PACT

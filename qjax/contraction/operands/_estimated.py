@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from qjax import gradients
+from qjax import gradients, tiling
 from qjax._typing import Array, Axes, Key, PyTree
 from qjax.contraction.operands._base import Operand
 from qjax.qtypes import QType
@@ -90,3 +91,42 @@ class Mapped(Operand):
 
     def penalty(self, x: Array, params: Any, *, contract: Axes, batch: Axes) -> Array | None:
         return self.then.penalty(self.function(x), params, contract=contract, batch=batch)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScaleGradient(Operand):
+    """A quantizer whose gradient also reaches the largest element of a tile, through its scale.
+
+    With scales proportional to the largest magnitude `a` of a tile, and roundings taken as the
+    identity, the gradient of a tile is `g`, plus `sum(g * (values - x)) / a` with the sign of the
+    largest element at that element (elements that tie share it). Straight-through estimation
+    leaves the second term out.
+
+    Attributes:
+      quantizer: The quantizer; its calibration is the largest magnitude.
+
+    References:
+      Derived; Hu et al. 2025, arXiv:2509.17791, compares such gradients for FP4.
+    """
+
+    quantizer: Quantizer
+
+    @property
+    def qtype(self) -> QType:
+        return self.quantizer.qtype
+
+    @property
+    def stochastic(self) -> bool:
+        return self.quantizer.stochastic
+
+    def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
+        fixed = jax.lax.stop_gradient(x)
+        values = self.quantizer.cast(fixed, contract=contract, batch=batch, key=key)
+        layout = tiling.resolve(x.shape, self.qtype.tile, contract, batch)
+        top = jnp.max(jnp.abs(layout.split(x)), axis=layout.axes, keepdims=True)
+        wide = layout.spread(layout.gather(top))
+        size = jax.lax.stop_gradient(wide)
+        residual = (values - fixed) / jnp.where(size > 0, size, 1)
+        # The last term is zero; its gradient is that of the scale.
+        return gradients.through(x, values) + residual * (wide - size), state
