@@ -10,32 +10,16 @@ the same rows; the table gives means over seeds with their standard errors.
 
 import argparse
 import csv
-import dataclasses
 import pathlib
 import sys
 from typing import Any
 
-import boosting
-import jax
-import jax.numpy as jnp
 import numpy as np
-from boosting.trees import Shape
+from boosting.tables import DATA, METRIC, Method, Size, boosted, score, split
 
-from qjax.rounding import NearestAway, Rounding, Stochastic
+from qjax.rounding import NearestAway
 
 FIELDS = ("data", "method", "bits", "metric", "mean", "standard_error", "seeds", "beside_float")
-DATA = {"breast_cancer": "logistic", "digits": "softmax", "wine": "softmax", "diabetes": "squared"}
-METRIC = {"logistic": "AUC", "softmax": "accuracy", "squared": "R2"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A way to treat gradients; bits None are floats."""
-
-    name: str
-    bits: int | None
-    rounding: Rounding = Stochastic()
-    refit: bool = True
 
 
 def methods(bits: list[int]) -> list[Method]:
@@ -88,54 +72,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def split(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and targets to train on, then those to test on: a quarter, drawn by the seed."""
-    from sklearn import datasets
-    from sklearn.model_selection import train_test_split
-
-    x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    classes = None if DATA[name] == "squared" else y
-    parts = train_test_split(x, y, test_size=0.25, random_state=seed, stratify=classes)
-    return parts[0], parts[2], parts[1], parts[3]
-
-
-def score(loss: str, target: np.ndarray, scores: np.ndarray) -> float:
-    """AUC, accuracy or R2 of scores [classes, N]."""
-    from sklearn import metrics
-
-    if loss == "logistic":
-        return float(metrics.roc_auc_score(target, scores[0]))
-    if loss == "softmax":
-        return float(np.mean(scores.argmax(0) == target))
-    return float(metrics.r2_score(target, scores[0]))
-
-
-def boosted(name: str, seed: int, method: Method, options: argparse.Namespace) -> float:
-    """Trains and tests one forest."""
-    x, y, test_x, test_y = split(name, seed)
-    loss = DATA[name]
-    bins = boosting.Bins.of(x)
-    # Targets of the squared error are standardized, so that rates mean the same for all tables.
-    target = (y - y.mean()) / y.std() if loss == "squared" else y
-    chosen = boosting.Options(
-        loss=loss,
-        classes=len(np.unique(y)) if loss == "softmax" else 1,
-        bits=method.bits,
-        rounding=method.rounding,
-        refit=method.refit,
-        rounds=options.rounds,
-        rate=options.rate,
-        shape=Shape(leaves=options.leaves, rows=options.rows, bins=bins.count),
-    )
-    dtype = jnp.float32 if loss == "squared" else jnp.int32
-    forest = boosting.fit(
-        jnp.asarray(bins(x)), jnp.asarray(target, dtype), jax.random.key(seed), options=chosen
-    )
-    scores = np.asarray(boosting.predict(forest, jnp.asarray(bins(test_x))))
-    return score(loss, test_y, scores * y.std() + y.mean() if loss == "squared" else scores)
-
-
-def library(name: str, seed: int, options: argparse.Namespace) -> float:
+def library(name: str, seed: int, size: Size) -> float:
     """Trains and tests scikit-learn's boosting with the same limits."""
     from sklearn import ensemble
 
@@ -143,10 +80,10 @@ def library(name: str, seed: int, options: argparse.Namespace) -> float:
     loss = DATA[name]
     kind = "Regressor" if loss == "squared" else "Classifier"
     model = getattr(ensemble, f"HistGradientBoosting{kind}")(
-        max_iter=options.rounds,
-        max_leaf_nodes=options.leaves,
-        min_samples_leaf=options.rows,
-        learning_rate=options.rate,
+        max_iter=size.rounds,
+        max_leaf_nodes=size.leaves,
+        min_samples_leaf=size.rows,
+        learning_rate=size.rate,
         early_stopping=False,
     ).fit(x, y)
     if loss == "squared":
@@ -169,16 +106,17 @@ def row(
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    size = Size(rounds=options.rounds, leaves=options.leaves, rows=options.rows, rate=options.rate)
     rows: list[dict[str, Any]] = []
     for name in options.data:
         base: list[float] = []
         for method in methods(options.bits):
-            values = [boosted(name, seed, method, options) for seed in range(options.seeds)]
+            values = [boosted(name, seed, method, size) for seed in range(options.seeds)]
             base = base or values
             bits = "32" if method.bits is None else str(method.bits)
             rows.append(row(name, method.name, bits, values, base))
             print("  ".join(str(rows[-1][field]) for field in FIELDS), flush=True)
-        values = [library(name, seed, options) for seed in range(options.seeds)]
+        values = [library(name, seed, size) for seed in range(options.seeds)]
         rows.append(row(name, "scikit-learn", "64", values, base))
         print("  ".join(str(rows[-1][field]) for field in FIELDS), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)

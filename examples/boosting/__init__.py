@@ -4,9 +4,9 @@
 `trees` grows one tree, `boost` adds trees up. The command on top is `examples/gbdt.py`.
 """
 
-from boosting.bins import Bins as Bins
-from boosting.boost import LOSSES as LOSSES
-from boosting.boost import Forest as Forest
-from boosting.boost import Options as Options
-from boosting.boost import fit as fit
-from boosting.boost import predict as predict
+from .bins import Bins as Bins
+from .boost import LOSSES as LOSSES
+from .boost import Forest as Forest
+from .boost import Options as Options
+from .boost import fit as fit
+from .boost import predict as predict

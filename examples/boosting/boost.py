@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from boosting.histograms import Gradients, levels, quantize
-from boosting.trees import Shape, Tree, grow, leaf_of
 from qjax.rounding import Rounding, Stochastic
+
+from .histograms import Gradients, levels, quantize
+from .trees import Shape, Tree, grow, leaf_of
 
 LOSSES = ("logistic", "softmax", "squared")
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from boosting.histograms import Gradients, histogram
+from .histograms import Gradients, histogram
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,12 @@ class Setting:
 
     def step(self, recipe: Any = None, **options: Any) -> train.Step:
         """One step of training: `options` are fields of `train.Step`, or replace the optimizer."""
-        task = train.LinenTask(model=self.model, loss_fn=figures, quantize=qjax.quantize)
+        # A recipe that never changes goes into the model, so that `init` makes what it learns.
+        changes = recipe is None or isinstance(recipe, train.Schedule | train.Phases)
+        fixed = not changes and "task" not in options
+        model = qjax.quantize(self.model, recipe) if fixed else self.model
+        recipe = None if fixed else recipe
+        task = train.LinenTask(model=model, loss_fn=figures, quantize=qjax.quantize)
         options.setdefault("optimizer", optax.adam(self.schedule()))
         options.setdefault("clip", self.clip)
         return train.Step(task=options.pop("task", task), recipe=recipe, **options)
