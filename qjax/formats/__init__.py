@@ -32,6 +32,8 @@ from qjax.formats._catalogue import UINT4 as UINT4
 from qjax.formats._catalogue import UINT8 as UINT8
 from qjax.formats._catalogue import binary8p as binary8p
 from qjax.formats._catalogue import parse as parse
+from qjax.formats._choice import Choice as Choice
+from qjax.formats._choice import bitmod as bitmod
 from qjax.formats._codebook import Codebook as Codebook
 from qjax.formats._codebook import FourthRoots as FourthRoots
 from qjax.formats._describe import describe as describe

@@ -90,6 +90,11 @@ class Format(abc.ABC):
         """Bits of one code."""
 
     @property
+    def tile_bits(self) -> int:
+        """Bits that a tile stores beside its codes and scale; none in most formats."""
+        return 0
+
+    @property
     def dtype(self) -> Any:
         """The NumPy or ml_dtypes dtype with the same codes, or None."""
         return None
@@ -152,7 +157,9 @@ class Format(abc.ABC):
                 f"which has {self.width}-bit codes. Ask it of formats of at most 16 bits."
             )
         codes = np.arange(1 << self.width, dtype=np.uint32).astype(f"uint{8 * self.code_bytes}")
-        values = np.asarray(self.decode(jnp.asarray(codes).astype(self.code_dtype)), np.float64)
+        with jax.ensure_compile_time_eval():  # also while something else is traced
+            decoded = self.decode(jnp.asarray(codes).astype(self.code_dtype))
+            values = np.asarray(decoded, np.float64)
         return np.unique(values[np.isfinite(values)]) + 0.0  # -0 and 0 are one number
 
     @property

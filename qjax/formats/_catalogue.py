@@ -4,10 +4,12 @@ import difflib
 import re
 
 from qjax.formats._base import Format
+from qjax.formats._choice import bitmod
 from qjax.formats._codebook import Codebook, FourthRoots
 from qjax.formats._dyadic import Dyadic
 from qjax.formats._float import Float
 from qjax.formats._integer import Fixed, Int
+from qjax.formats._lookup import codebook
 from qjax.formats._power import PowerOfTwo
 from qjax.formats._tables import dynamic_exponent, normal_float
 
@@ -96,7 +98,7 @@ def parse(name: str) -> Format:
       name: An ml_dtypes name with or without `float8_`, `float6_` or `float4_`; `eXmY` with
         `bN` for a bias and `fn`, `finite`, `fnuz` or `inuz`; `floatK`, `bfloatK`; `intK`, `uintK`;
         `fixedI.F`; `dyadicB_C`; `eXm0fnu` and `pow2...` for powers of two; `nfK`, `dynamicK`,
-        `ternary`, `binary`, `roots4`; `binary8pP` of IEEE P3109.
+        `ternary`, `binary`, `roots4`; `bitmodK` and TensorCast's `cb...`; `binary8pP` of P3109.
 
     Returns:
       The format.
@@ -139,6 +141,10 @@ def _grammar(text: str) -> Format | None:
     if match := re.fullmatch(r"(nf|dynamic)(\d)", text):
         builder = normal_float if match[1] == "nf" else dynamic_exponent
         return builder(int(match[2]))
+    if text in ("bitmod3", "bitmod4"):
+        return bitmod(int(text[-1]))
+    if text.startswith("cb") and (choice := codebook(text)) is not None:
+        return choice
     if match := re.fullmatch(r"e(\d)m0(?:b(-?\d+))?fnu", text):
         return PowerOfTwo(int(match[1]), bias=None if match[2] is None else int(match[2]))
     if match := re.fullmatch(r"pow2_(\d)(?:b(-?\d+))?(s?)(z?)(n?)", text):

@@ -4,11 +4,12 @@ import json
 import pathlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from qjax import formats
-from qjax.formats import Codebook, Format
+from qjax.formats import Choice, Codebook, Format
 from qjax.qtensor._pack import pack, unpack
 from qjax.qtensor._tensor import QTensor
 from qjax.qtypes import QType
@@ -64,7 +65,11 @@ def describe(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[
     A stack, as `jax.vmap` of an encoding makes, is described with its leading axes.
     """
     format, layout = tensor.qtype.format, tensor.layout
-    codes = format.encode(format.load(tensor.qvalue))
+    if isinstance(format, Choice):
+        codes, choice = format.part(tensor.qvalue)
+        arrays[f"{name}/choice"] = np.asarray(pack(_of_tiles(choice, layout), format.tile_bits))
+    else:
+        codes = format.encode(format.load(tensor.qvalue))
     arrays[name] = np.asarray(pack(codes, format.width))
     fact: dict[str, Any] = {
         "type": tensor.qtype.name,
@@ -75,7 +80,10 @@ def describe(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[
         "layout": {field: list(getattr(layout, field)) for field in layout.__dataclass_fields__},
     }
     if isinstance(format, Codebook):
-        fact["table"] = {"values": format.table, "label": format.label, "bounds": format.bounds}
+        fact["table"] = _table(format)
+    if isinstance(format, Choice):
+        tables = [_table(table) for table in format.tables]
+        fact["choice"] = {"tables": tables, "fitted": format.fitted, "label": format.label}
     for part, child in (("scale", tensor.scale), ("zero", tensor.zero_point)):
         fact[part] = None if child is None else describe(f"{name}/{part}", child, arrays)
     return fact
@@ -108,13 +116,43 @@ def restore(name: str, fact: dict[str, Any], arrays: dict[str, Any], path: Any) 
     )
     types = [None if part is None else part.qtype for part in (scale, zero)]
     qtype = QType(format, Tile(*fact["tile"]), *types)
+    if isinstance(format, Choice):
+        packed, tiles = jnp.asarray(arrays[f"{name}/choice"]), (*fact["stack"], *layout.scale_shape)
+        choice = _of_elements(unpack(packed, format.tile_bits, tiles), layout)
+        return QTensor(format.join(codes, choice), scale, zero, qtype, layout, fact["dtype"])
     return QTensor(_stored(codes, format), scale, zero, qtype, layout, fact["dtype"])
 
 
+def _of_tiles(choice: Any, layout: Layout) -> Any:
+    """Returns the number that all elements of a tile share, one per tile, stacks flattened."""
+
+    def each(whole: Any) -> Any:
+        view = layout.split(whole)
+        return layout.gather(jnp.max(view, axis=layout.axes, keepdims=True))
+
+    return jax.vmap(each)(choice.reshape(-1, *layout.shape))
+
+
+def _of_elements(choice: Any, layout: Layout) -> Any:
+    """Returns one number per element from one per tile, for each of a stack."""
+    stack = choice.shape[: choice.ndim - len(layout.scale_shape)]
+    spread = jax.vmap(layout.spread)(choice.reshape(-1, *layout.scale_shape))
+    return spread.reshape(*stack, *layout.shape)
+
+
+def _table(format: Codebook) -> dict[str, Any]:
+    return {"values": format.table, "label": format.label, "bounds": format.bounds}
+
+
 def _format(fact: dict[str, Any]) -> Format:
-    if "table" not in fact:
-        return formats.parse(fact["format"])
-    table = fact["table"]
+    if "choice" in fact:
+        choice = fact["choice"]
+        tables = tuple(_codebook(table) for table in choice["tables"])
+        return Choice(tables, fitted=choice["fitted"], label=choice["label"])
+    return _codebook(fact["table"]) if "table" in fact else formats.parse(fact["format"])
+
+
+def _codebook(table: dict[str, Any]) -> Codebook:
     bounds = None if table["bounds"] is None else tuple(table["bounds"])
     return Codebook(tuple(table["values"]), label=table["label"], bounds=bounds)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -109,6 +110,7 @@ class QTensor:
     def nbytes(self) -> int:
         """Bytes of all codes, packed, and of all scales and zero points."""
         own = -(-self.qvalue.size * self.qtype.format.width // 8)
+        own += -(-self._tiles * self.qtype.format.tile_bits // 8)
         return own + sum(p.nbytes for p in (self.scale, self.zero_point) if p is not None)
 
     @property
@@ -116,7 +118,14 @@ class QTensor:
         """Bits of everything stored per element of this very tensor."""
         parts = [p for p in (self.scale, self.zero_point) if p is not None]
         shared = sum(part.bits_per_element * part.qvalue.size for part in parts)
+        shared += self._tiles * self.qtype.format.tile_bits
         return self.qtype.format.width + shared / max(1, self.qvalue.size)
+
+    @property
+    def _tiles(self) -> int:
+        """Number of tiles, in a stack those of all its tensors."""
+        elements = max(1, math.prod(self.shape))
+        return self.qvalue.size // elements * math.prod(self.layout.scale_shape)
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.shape) or "scalar"

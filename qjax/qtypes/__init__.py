@@ -1,6 +1,8 @@
 """What is stored: types of quantized tensors, their catalogue and the reading of their names."""
 
 from qjax.qtypes._catalogue import BFP16 as BFP16
+from qjax.qtypes._catalogue import BITMOD3 as BITMOD3
+from qjax.qtypes._catalogue import BITMOD4 as BITMOD4
 from qjax.qtypes._catalogue import DEEPSEEK_1X128 as DEEPSEEK_1X128
 from qjax.qtypes._catalogue import DEEPSEEK_128X128 as DEEPSEEK_128X128
 from qjax.qtypes._catalogue import E4M3FN_CHANNEL as E4M3FN_CHANNEL

@@ -43,6 +43,11 @@ NF4 = QType(formats.NF4, Tile(64, 1), FLOAT32_SCALE)
 NF4_DOUBLE = QType(
     formats.NF4, Tile(64, 1), QType(formats.parse("dynamic8"), Tile(256, 1), FLOAT32_SCALE)
 )
+# BitMoD: a table per group, whose scale is an integer of eight bits below a float per channel.
+BITMOD3, BITMOD4 = (
+    QType(formats.bitmod(bits), Tile(128, 1), QType(formats.INT8, Tile(None, 1), FLOAT32_SCALE))
+    for bits in (3, 4)
+)
 # Block floating point with whole integers, eight to a scale.
 BFP16 = QType(formats.INT8, Tile(8, 1), E8M0)
 
@@ -89,6 +94,8 @@ NAMED: dict[str, QType] = {
     "vs_quant": VS_QUANT,
     "nf4_block64": NF4,
     "nf4_double": NF4_DOUBLE,
+    "bitmod3_block128": BITMOD3,
+    "bitmod4_block128": BITMOD4,
     "bfp16_block8": BFP16,
     "mx9": MX9,
     "mx6": MX6,

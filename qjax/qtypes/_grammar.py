@@ -1,7 +1,7 @@
 """The reading of the long form of type names, `format:scale[_zero][_tile]`.
 
-The grammar is TensorCast's; its table-lookup formats (`cb...`) are not part of it here, for tables
-are objects (`formats.Codebook`).
+The grammar is TensorCast's. Of its table-lookup formats the implicit ones (`cb...`) are read; one
+table is chosen per tile, so these have no subtiles.
 """
 
 import re
@@ -32,6 +32,8 @@ def parse(text: str) -> QType:
     format, first = _number(number), _number(specs[0])
     tile, subtile, offset = _tile(tiles, text)
     if subtile is not None:
+        if isinstance(format, formats.Choice):
+            raise _wrong(text, "has subtiles, but a codebook here chooses one table per tile")
         if offset is None or not isinstance(first, PowerOfTwo) or len(specs) > 1:
             raise _wrong(text, "has subtiles, which need an offset (oN) and a power-of-two scale")
         step = PowerOfTwo(offset, bias=(1 << offset) - 1, nan=False)

@@ -45,7 +45,7 @@ class QType:
     def bits_per_element(self) -> Any:
         """Bits of one element with its share of scales; a whole extent counts as endless."""
         shared = sum(part.bits_per_element for part in (self.scale, self.zero) if part is not None)
-        return self.format.width + shared / self.tile.elements
+        return self.format.width + (self.format.tile_bits + shared) / self.tile.elements
 
     @property
     def name(self) -> str:

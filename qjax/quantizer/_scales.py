@@ -65,11 +65,22 @@ def _stored_powers(exponent: Array, invalid: Array, qtype: QType, layout: Layout
 
 
 def floats(
-    bound: Array, format: Format, procedure: Any, layout: Layout, key: Any, keep: bool
+    bound: Array,
+    format: Format,
+    procedure: Any,
+    layout: Layout,
+    key: Any,
+    keep: bool,
+    *,
+    stretch: Array | None = None,
 ) -> Made:
-    """Returns float scales `bound / format.max`, made by `procedure`, a Quantizer."""
+    """Returns float scales `bound / format.max`, made by `procedure`, a Quantizer.
+
+    `stretch` multiplies the bounds, where a tile uses less than the range of the format.
+    """
     amax = jax.lax.bitcast_convert_type(bound, jnp.float32)
     amax = jnp.where(bound >= INFINITY, jnp.nan, amax)
+    amax = amax if stretch is None else amax * stretch
     raw = jnp.maximum(amax * reciprocal(format.max), TINY)
     return from_scales(raw, amax, format, procedure, layout, key, keep)
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from qjax import calibration as calibrations
 from qjax import casting, qtensor
 from qjax._typing import Array
-from qjax.formats import INFINITY
+from qjax.formats import INFINITY, Choice
 from qjax.qtensor import QTensor
-from qjax.quantizer import _affine, _made, _scales
+from qjax.quantizer import _affine, _choices, _made, _scales
 from qjax.tiling import Layout
 
 
@@ -52,6 +52,10 @@ def encode(quantizer: Any, x: Array, key: Any, state: Any, layout: Layout, dtype
     qtype = quantizer.qtype
     if qtype.scale is None:
         return qtensor.plain(_plain(quantizer, x, key), qtype, layout, dtype.name)
+    if isinstance(qtype.format, Choice):
+        bound, noise, _ = _bound(quantizer, x, layout, key, state)
+        codes, scale = _choices.codes(quantizer, x, bound, layout, key, noise)
+        return QTensor(codes, scale, None, qtype, layout, dtype.name)
     values, scale, zero, _ = tiles(quantizer, x, layout, key, state, relative=True)
     return QTensor(qtype.format.store(values), scale, zero, qtype, layout, dtype.name)
 
@@ -73,14 +77,24 @@ def _noise(quantizer: Any, x: Array, key: Any) -> Array | None:
     return rounding.noise(key, x.shape) if rounding.stochastic else None
 
 
+def _bound(
+    quantizer: Any, x: Array, layout: Layout, key: Any, state: Any
+) -> tuple[Array, Array | None, Any]:
+    """Returns the bounds of tiles, the noise of elements, and the calibration's next state."""
+    bound, state = quantizer.calibration(layout.split(x), layout.axes, state)
+    return layout.gather(bound), _noise(quantizer, x, key), state
+
+
 def _rounded(
     quantizer: Any, x: Array, layout: Layout, key: Any, state: Any, *, relative: bool, keep: bool
 ) -> tuple[Array, _made.Made, Any]:
     """Returns values, scales (as codes too where `keep`) and the calibration's next state."""
     format, rounding = quantizer.qtype.format, quantizer.rounding
-    noise = _noise(quantizer, x, key)
-    bound, state = quantizer.calibration(layout.split(x), layout.axes, state)
-    made = _scaled(quantizer, x, layout.gather(bound), layout, key, noise, keep)
+    bound, noise, state = _bound(quantizer, x, layout, key, state)
+    if isinstance(format, Choice):
+        options = {"relative": relative, "keep": keep}
+        return *_choices.values(quantizer, x, bound, layout, key, noise, **options), state
+    made = _scaled(quantizer, x, bound, layout, key, noise, keep)
     values = _made.elements(x, format, rounding, noise, layout, made, relative)
     return values, made, state
 
