@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from qjax.recipes.report import Report
 
 # Rooms that need more than JAX; imported when first asked for.
-_LAZY = ("functions", "linen", "nnx", "serving", "train")
+_LAZY = ("functions", "linen", "nnx", "ptq", "serving", "train")
 
 
 def __getattr__(name: str) -> Any:
@@ -149,6 +149,45 @@ def pack(
     options = {} if door.__name__ == "qjax.linen" else {"weights": 0}
     apply = door.program(door.quantize(target, chosen, **options), **kwargs)
     return serving.pack(apply, variables, inputs, **settings)
+
+
+def capture(
+    model: Any, variables: Any, batches: Any, *, path: str = ".*", bins: int = 2048, **kwargs: Any
+) -> Any:
+    """Sums up what the operands of every contraction are, over batches of inputs.
+
+    The model computes in float; its operands are looked at on the way. From what was seen
+    follow static scales, `statistics.static(recipe)`, and bounds by percentile.
+
+    Args:
+      model: A linen module, an nnx module, or a function whose first argument holds weights.
+      variables: Of the linen module, or the function's first argument; None for nnx.
+      batches: Inputs, a tuple for every call (or one array); all of them are kept and read
+        twice, first for the largest magnitudes, then for histograms up to them.
+      path: Regular expression that the paths of contractions of interest match as a whole.
+      bins: Number of bins of the histograms.
+      **kwargs: Passed on to the model.
+
+    Returns:
+      `qjax.ptq.Statistics`: a pytree of summaries by path and operand, such as
+      "decoder/mlp/wi/lhs".
+
+    Raises:
+      ValueError: If no batch came, or nothing matches `path`.
+    """
+    ptq = importlib.import_module("qjax.ptq")
+    door = _door(model, "capture")
+    options = {"weights": 0} if door.__name__ == "qjax.functions" else {}
+
+    def observed(recipe: Recipe) -> Callable[..., Any]:
+        quantized = door.quantize(model, recipe, **options)
+        if variables is None:
+            return door.program(quantized, **kwargs)
+        apply = door.program(quantized, **kwargs)
+        return lambda *xs: apply(variables, *xs)
+
+    inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+    return ptq.capture(observed, inputs, path=path, bins=bins)
 
 
 def _decorator(recipe: Any, options: dict[str, Any]) -> Callable[[Any], Any]:

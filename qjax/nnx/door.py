@@ -68,6 +68,16 @@ def report(module: nnx.Module, *inputs: PyTree, **kwargs: Any) -> Report:
     return build(apply, state, *inputs, path_of="/".join)
 
 
+def program(module: nnx.Module, **kwargs: Any) -> Callable[..., Any]:
+    """The module as a function of its inputs; what it writes is thrown away."""
+    graph, state = nnx.split(module)
+
+    def apply(*xs: Any) -> Any:
+        return nnx.merge(graph, state)(*xs, **kwargs)
+
+    return apply
+
+
 def _base_key(rngs: nnx.Rngs | Key | int | None) -> Key | None:
     if rngs is None or isinstance(rngs, jax.Array):
         return rngs

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from qjax import casting, qtensor
 from qjax._typing import Array
-from qjax.formats import STEP, Float, Format, PowerOfTwo, extended, split
+from qjax.calibration import AbsMax
+from qjax.formats import STEP, Float, Format, Int, PowerOfTwo, extended, split
 from qjax.quantizer._made import HUGE, TINY, Made, inverse, reciprocal, scale_layout
 from qjax.tiling import Layout
 
@@ -19,7 +20,8 @@ def two_levels(
     """Returns scales that have float scales themselves, in the order of NVFP4.
 
     `encode = max * scale_max / amax(tile of tiles)`; the inner scale is `amax * (encode / max)`,
-    rounded; elements are multiplied by `1 / (inner / encode)`.
+    rounded; elements are multiplied by `1 / (inner / encode)`. The calibration of the scale's own
+    quantizer says what the largest tile is: another than AbsMax stands for `amax(tile of tiles)`.
 
     References:
       NVIDIA, "Pretraining large language models with NVFP4", arXiv:2509.25149, appendix B.
@@ -27,7 +29,7 @@ def two_levels(
     qtype = procedure.qtype
     inner = scale_layout(layout, qtype)
     known = jnp.where(jnp.isnan(amax), 0, amax)
-    top = inner.gather(jnp.max(inner.split(known), axis=inner.axes, keepdims=True, initial=0))
+    top = _top(known, procedure, inner)
     encode = jnp.minimum(format.max * qtype.format.max / jnp.where(top > 0, top, 1), HUGE)
     decode = casting.on_format(1 / encode, qtype.scale.format)
     encode = jnp.where(decode == 1 / encode, encode, inverse(decode))
@@ -40,7 +42,19 @@ def two_levels(
     if rounding.stochastic:
         noise = rounding.noise(jax.random.fold_in(key, 1), wanted.shape)
     scale = casting.on_format(wanted, qtype.format, rounding, noise)
+    if isinstance(qtype.format, Int):
+        # A whole scale of zero would lose a tile that is small but not empty.
+        scale = jnp.where((wanted > 0) & (scale == 0), 1, scale)
     return _joined(scale, decode, procedure, inner, keep)
+
+
+def _top(amax: Array, procedure: Any, inner: Layout) -> Array:
+    """Returns what bounds the tiles of a tile: their maximum, or what the calibration says."""
+    split = inner.split(amax)
+    if isinstance(procedure.calibration, AbsMax):
+        return inner.gather(jnp.max(split, axis=inner.axes, keepdims=True, initial=0))
+    bound, _ = procedure.calibration(split, inner.axes, ())
+    return inner.gather(jax.lax.bitcast_convert_type(bound, jnp.float32))
 
 
 def snapped(amax: Array, format: Format, procedure: Any, layout: Layout, keep: bool) -> Made:

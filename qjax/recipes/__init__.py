@@ -20,6 +20,7 @@ from qjax.recipes import s2fp8 as s2fp8
 from qjax.recipes import shiftquant as shiftquant
 from qjax.recipes import squashed as squashed
 from qjax.recipes import ternary as ternary
+from qjax.recipes import vs_quant as vs_quant
 from qjax.recipes.registry import Method as Method
 from qjax.recipes.registry import get as get
 from qjax.recipes.registry import names as names
