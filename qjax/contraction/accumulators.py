@@ -161,3 +161,31 @@ def _check_length(accumulator: Any) -> None:
             f"`{type(accumulator).__name__}` was asked for length={length!r}. Give the number of "
             "products in a chain, or None for all of them."
         )
+
+
+def overflows(accumulator: IntegerAccumulator, lhs: Array, rhs: Array) -> Array:
+    """Which sums of a product of integers leave the accumulator's width on their way.
+
+    Args:
+      accumulator: The integer; where it overflows `at_end`, only whole chains count.
+      lhs: (m, k) integer codes.
+      rhs: (k, n) integer codes, of at most 16 bits as `lhs`.
+
+    Returns:
+      (m, n) booleans.
+    """
+    k = lhs.shape[1]
+    length = k if accumulator.length is None else min(accumulator.length, k)
+    products = lhs.astype(jnp.int32)[:, :, None] * rhs.astype(jnp.int32)[None]
+    products = jnp.pad(products, ((0, 0), (0, -k % max(length, 1)), (0, 0)))
+    products = products.reshape(lhs.shape[0], -1, max(length, 1), rhs.shape[1])
+    # Two halves of 16 bits each sum exactly; the upper one takes the carry of the lower.
+    low = jnp.cumsum(products & 0xFFFF, axis=2)
+    high = jnp.cumsum(products >> 16, axis=2) + (low >> 16)
+    low = low & 0xFFFF
+    top = accumulator.limit
+    bottom = -top if accumulator.overflow == "saturate" else -top - 1
+    above = (high > top >> 16) | ((high == top >> 16) & (low > top & 0xFFFF))
+    below = (high < bottom >> 16) | ((high == bottom >> 16) & (low < bottom & 0xFFFF))
+    out = above | below
+    return jnp.any(out[:, :, -1] if accumulator.at_end else jnp.any(out, axis=2), axis=1)

@@ -17,6 +17,7 @@ from qjax.contraction.execution import role_key
 from qjax.contraction.legs import Call, transformed
 from qjax.contraction.operands import Estimated, Operand
 from qjax.contraction.policy import Gemm, Policy
+from qjax.contraction.record import BEFORE
 from qjax.contraction.settling import settle
 from qjax.contraction.variables import Variables
 from qjax.quantizer import Quantizer
@@ -53,7 +54,8 @@ def prepare(
       variables: Where the operands' values are.
 
     Returns:
-      The policy without them, and the operands that are contracted.
+      The policy without them, and the operands that are contracted: after the transform of the
+      forward leg, if it has one.
 
     Raises:
       ValueError: If the policy needs `variables` or `key` and None came.
@@ -66,12 +68,18 @@ def prepare(
             "Quantize the module or function that it stands in, or pass `variables=Values()` of "
             "`qjax.contraction.variables`."
         )
-    left = {s: None for s in SIDES if trained(getattr(policy.fwd, s)) is not None}
+    left: dict[str, Any] = {s: None for s in SIDES if trained(getattr(policy.fwd, s)) is not None}
     if left:
-        refuse_mixed(name, "fwd", policy.fwd)
+        refuse_mixed(name, "fwd", dataclasses.replace(policy.fwd, transform=None))
     if variables.diagnose:
         _observe(call, policy.fwd, operands, variables)
     out = list(operands)
+    if left and policy.fwd.transform is not None:
+        # What learns sees transformed values, so that its gradients are of these too.
+        with jax.named_scope(BEFORE):
+            moved = transformed(call, "fwd", policy.fwd, operands)
+        out = [new.astype(old.dtype) for new, old in zip(moved, operands, strict=True)]
+        left["transform"] = None
     for n, (side, axes) in enumerate(zip(SIDES, call.labels.leg("fwd"), strict=True)):
         operand = trained(getattr(policy.fwd, side))
         if operand is not None:

@@ -20,6 +20,8 @@ from qjax.contraction.policy import Policy
 
 # Both stand in the name stack of the traced program, where a report finds them again.
 SCOPE = "qjax"
+# What is done to operands before a contraction; products in there are none of the model's.
+BEFORE = "qjax-operands"
 _numbers = itertools.count()
 
 

@@ -121,7 +121,9 @@ def walsh_hadamard(x: Array) -> Array:
     while stride < shape[-1]:
         factor = min(DENSE, shape[-1] // stride)
         parts = x.reshape(*shape[:-1], shape[-1] // (stride * factor), factor, stride)
-        matrix = jnp.asarray(_sylvester(factor), x.dtype)
+        # Behind the barrier the product with a constant operand is not folded: XLA's CPU gives the
+        # folded array a transposed layout and then reads its elements in the wrong order.
+        matrix = jax.lax.optimization_barrier(jnp.asarray(_sylvester(factor), x.dtype))
         x = jnp.einsum("...ij,ik->...kj", parts, matrix, precision=jax.lax.Precision.HIGHEST)
         stride *= factor
     return x.reshape(shape)
@@ -271,10 +273,10 @@ class Cancelling:
 
 
 def bind(transform: Transform, axes: Paired, lhs: Array, rhs: Array) -> Cancelling:
-    """A transform for the two operands of one product."""
+    """A transform for the two operands of one product; what it measures has no derivative."""
     parts = (
-        _front(axes.lhs, axes.lhs_groups, lhs),
-        _front(axes.rhs, axes.rhs_groups, rhs),
+        _front(axes.lhs, axes.lhs_groups, jax.lax.stop_gradient(lhs)),
+        _front(axes.rhs, axes.rhs_groups, jax.lax.stop_gradient(rhs)),
     )
     return Cancelling(transform, axes, transform.measure(*parts))
 

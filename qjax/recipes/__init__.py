@@ -4,12 +4,16 @@
 from qjax.recipes import a2q as a2q
 from qjax.recipes import bitpruning as bitpruning
 from qjax.recipes import deepseek as deepseek
+from qjax.recipes import dfp16 as dfp16
 from qjax.recipes import dorefa as dorefa
 from qjax.recipes import dsq as dsq
 from qjax.recipes import fp4 as fp4
 from qjax.recipes import fp8 as fp8
 from qjax.recipes import fractrain as fractrain
 from qjax.recipes import hbfp as hbfp
+from qjax.recipes import hdqt as hdqt
+from qjax.recipes import int4_transformer as int4_transformer
+from qjax.recipes import lmul as lmul
 from qjax.recipes import lsq as lsq
 from qjax.recipes import microscaling as microscaling
 from qjax.recipes import nvfp4 as nvfp4

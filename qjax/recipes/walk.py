@@ -12,7 +12,7 @@ from typing import Any
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
 from qjax._typing import Shape
-from qjax.contraction.record import SCOPE
+from qjax.contraction.record import BEFORE, SCOPE
 
 CONTRACTIONS = {
     "dot_general": "dot_general",
@@ -56,6 +56,8 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
     """
     for eqn in live(program):
         here = scopes_of(eqn, scopes)
+        if BEFORE in here:
+            continue
         mark = mark_of(here)
         if mark is not None:
             # Inside stand the emulated products of this one contraction: it counts once,
@@ -103,7 +105,7 @@ def is_gradient(eqn: JaxprEqn) -> bool:
 
 def is_marked(scopes: tuple[str, ...]) -> bool:
     """Whether the names say that this library has quantized the contraction inside."""
-    return mark_of(scopes) is not None
+    return mark_of(scopes) is not None or BEFORE in scopes
 
 
 def mark_of(scopes: tuple[str, ...]) -> tuple[str, int | None] | None:

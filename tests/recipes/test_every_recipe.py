@@ -75,7 +75,8 @@ def test_what_learns_has_parameters_with_gradients(name):
 
     def loss(learned):
         changed = {**params, "up": {**params["up"], "quant": learned}}
-        return jnp.sum(jnp.sin(model.apply({"params": changed}, 30 * X)))
+        rngs = {"quant": jax.random.key(2)}
+        return jnp.sum(jnp.sin(model.apply({"params": changed}, 30 * X, rngs=rngs)))
 
     for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(learned)):
         assert np.all(np.isfinite(leaf))

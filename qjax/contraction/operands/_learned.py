@@ -43,15 +43,21 @@ class LSQ(Operand):
       signed: Whether they reach below zero; False for what follows a ReLU.
       granularity: One step for the "tensor", or for a weight one for each "channel", that is for
         each index that is not summed over.
+      narrow: Whether the most negative integer is left out, so that the range is symmetric.
+      learned: Whether the step is learned. Otherwise it is at every call what a first step would
+        be, as at the cold start of training from scratch.
 
     References:
       Esser et al., "Learned step size quantization", ICLR 2020, arXiv:1902.08153: also the
-      first step, `2 * mean(|x|) / sqrt(high)`.
+      first step, `2 * mean(|x|) / sqrt(high)`. The cold start: Xi et al., "Training transformers
+      with 4-bit integers", 2023, arXiv:2306.11987, appendix A.
     """
 
     bits: int = 4
     signed: bool = True
     granularity: Granularity = "tensor"
+    narrow: bool = False
+    learned: bool = True
 
     def __post_init__(self):
         _check_bits("LSQ", self.bits, 2 if self.signed else 1)
@@ -60,20 +66,26 @@ class LSQ(Operand):
     def range(self) -> tuple[int, int]:
         """The smallest and the largest integer."""
         top = 1 << self.bits
-        return (-top // 2, top // 2 - 1) if self.signed else (0, top - 1)
+        return (-top // 2 + self.narrow, top // 2 - 1) if self.signed else (0, top - 1)
 
     @property
     def qtype(self) -> QType:
-        format = Int(self.bits, signed=self.signed, narrow=False)
+        format = Int(self.bits, signed=self.signed, narrow=self.narrow)
         return QType(format, _tile(self.granularity), formats.FLOAT32)  # type: ignore[arg-type]
 
     def params(self, x: Array, *, contract: Axes, batch: Axes) -> dict[str, Array]:
+        return {"step": self._first(x, contract)} if self.learned else {}
+
+    def _first(self, x: Array, contract: Axes) -> Array:
         size = jnp.mean(jnp.abs(x.astype(jnp.float32)), **reduced(x, self.granularity, contract))
-        return {"step": _no_zero(2 * size / self.range[1] ** 0.5)}
+        return _no_zero(2 * size / self.range[1] ** 0.5)
 
     def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
         low, high = self.range
-        step = params["step"].astype(x.dtype)
+        if self.learned:
+            step = params["step"].astype(x.dtype)
+        else:
+            step = self._first(jax.lax.stop_gradient(x), contract).astype(x.dtype)
         return gradients.lsq(x, step, low=low, high=high), state
 
 
