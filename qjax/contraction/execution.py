@@ -14,25 +14,21 @@ whether the bits of a format are static or traced: ask for it where both must ag
 """
 
 import dataclasses
-import functools
 import math
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
-import numpy as np
 
 from qjax._typing import Array, Key, Shape
-from qjax.contraction import blockscaled, products
+from qjax.contraction import blockscaled, kernels, narrow, pallas, products
 from qjax.contraction.axes import Labelling, OperandAxes
 from qjax.contraction.devices import Device
 from qjax.contraction.policy import LEGS, Gemm, Implementation, Leg
-from qjax.formats import Int, PowerOfTwo
 from qjax.qtypes import QType
 from qjax.quantizer import Quantizer
 
-Kind = Literal["float32", "bfloat16", "int8", "int4", "float8", "scaled"]
+Kind = Literal["float32", "bfloat16", "int8", "int4", "float8", "scaled", "pallas", "weights"]
 NAMES = {
     "float32": "emulated",
     "bfloat16": "bfloat16 products",
@@ -40,6 +36,8 @@ NAMES = {
     "int4": "native int4",
     "float8": "native float8",
     "scaled": "native block-scaled",
+    "pallas": "bfloat16 products, quantized by Pallas",
+    "weights": "Pallas product with packed weights",
 }
 
 
@@ -50,16 +48,19 @@ class Plan:
     Attributes:
       kind: What the multiplied numbers are.
       outside: Whether scales multiply the sum, not the operands.
+      interpreted: Whether Pallas kernels are run step by step.
     """
 
     kind: Kind
     outside: bool = False
+    interpreted: bool = False
 
     def __str__(self) -> str:
         return NAMES[self.kind]
 
 
 REFERENCE = Plan("float32")
+UNQUANTIZED = "an operand is not quantized"
 # Indices that each group of axes of a product needs: for any use of narrow operands, and before
 # they are worth it.
 SMALLEST = 8
@@ -92,7 +93,8 @@ def choose(
 
     Args:
       implementation: What the policy asks for. None chooses; "bfloat16" multiplies bfloat16
-        operands where that is exact; "xla" prefers products of the device's own.
+        operands where that is exact; "xla" prefers products of the device's own, "pallas"
+        kernels.
       gemm: The quantizers of the leg.
       labels: The axes of the operation.
       leg: The leg.
@@ -102,11 +104,19 @@ def choose(
 
     Returns:
       The plan, and a reason, empty where nothing faster was asked for.
+
+    Raises:
+      ValueError: If `implementation` is "pallas" and the device has no such kernels.
     """
+    device = Device.current() if device is None else device
+    by_kernels = implementation in ("pallas", "pallas_interpreted")
+    if implementation == "pallas":
+        _need_kernels(device)
     against = _against(implementation, gemm, labels, leg, wide)
+    if by_kernels and leg == "fwd" and against == UNQUANTIZED:
+        return _weights(implementation, gemm, labels, shapes)
     if against:
         return REFERENCE, "" if implementation == "reference" else against
-    device = Device.current() if device is None else device
     operands, sizes = _operands(labels, leg, shapes)
     types: tuple[QType, QType] = (gemm.lhs.qtype, gemm.rhs.qtype)  # type: ignore[union-attr]
     why = ""
@@ -117,10 +127,12 @@ def choose(
     if implementation is None:
         if min(sizes) < AUTOMATIC:
             return REFERENCE, f"fewer than {AUTOMATIC} indices in a group of axes"
-        if _int8(types, sizes[2]):
+        if narrow.fits_int8(types, sizes[2]):
             return Plan("int8", outside=True), ""
-    narrow, reason = _bfloat16(types, device, labels, sizes)
-    return narrow, "; ".join(x for x in (why, reason) if x)
+    found, reason = _bfloat16(types, device, labels, sizes)
+    if by_kernels and not reason and not found.outside:
+        return _tiled(implementation, found, gemm, labels.leg(leg), operands)
+    return found, "; ".join(x for x in (why, reason) if x)
 
 
 def execute(
@@ -132,10 +144,13 @@ def execute(
     key: Key | None,
 ) -> Array:
     """The product of a leg, in float32, with the axes of the leg's result."""
-    keys = [role_key(key, leg, n, q) for n, q in enumerate((gemm.lhs, gemm.rhs))]
     first, second, result = labels.roles(leg)
     axes = labels.leg(leg)
     quantizers: Any = (gemm.lhs, gemm.rhs)
+    if plan.kind in ("pallas", "weights"):
+        run = kernels.product if plan.kind == "pallas" else kernels.weight_product
+        return run((first, second, result), quantizers, operands, axes, plan.interpreted)
+    keys = [role_key(key, leg, n, q) for n, q in enumerate((gemm.lhs, gemm.rhs))]
     if plan.kind == "scaled":
         noise = (keys[0], keys[1])
         return blockscaled.product(first, second, result, quantizers, operands, axes, noise)
@@ -174,7 +189,7 @@ def _against(implementation: Implementation, gemm: Gemm, labels: Any, leg: Leg, 
         return "sums or products of its own"
     quantizers = (gemm.lhs, gemm.rhs)
     if any(q is None for q in quantizers):
-        return "an operand is not quantized"
+        return UNQUANTIZED
     if not all(isinstance(q, Quantizer) and not q.calibration.stateful for q in quantizers):
         return "an operand that is no plain Quantizer"
     # Those of the types alone: what makes the numbers, or holds them, may be traced.
@@ -182,6 +197,39 @@ def _against(implementation: Implementation, gemm: Gemm, labels: Any, leg: Leg, 
     if not all(isinstance(leaf, int | float) for leaf in jax.tree.leaves(types)):
         return "bits that are traced"
     return ""
+
+
+def _need_kernels(device: Device) -> None:
+    lack = device.lacks("pallas")
+    if lack:
+        raise ValueError(
+            f"`Policy.implementation` is 'pallas', but {lack}. Ask for None or 'xla' here, or for "
+            "'pallas_interpreted' to run the kernels step by step, which is slow."
+        )
+
+
+def _weights(
+    implementation: Implementation, gemm: Gemm, labels: Any, shapes: tuple[Shape, Shape]
+) -> tuple[Plan, str]:
+    """A product with packed weights, or the reference and why it must be that."""
+    why = kernels.only_weights(gemm, labels, shapes)
+    interpreted = implementation == "pallas_interpreted"
+    return (REFERENCE, why) if why else (Plan("weights", interpreted=interpreted), "")
+
+
+def _tiled(
+    implementation: Implementation,
+    otherwise: Plan,
+    gemm: Gemm,
+    axes: tuple[OperandAxes, OperandAxes],
+    shapes: tuple[Shape, Shape],
+) -> tuple[Plan, str]:
+    """Operands quantized by a kernel where both can be, else `otherwise`, and why."""
+    for quantizer, own, shape in zip((gemm.lhs, gemm.rhs), axes, shapes):
+        why = pallas.tiled(quantizer, shape, own.contract, own.batch)
+        if why:
+            return otherwise, why
+    return Plan("pallas", interpreted=implementation == "pallas_interpreted"), ""
 
 
 def _native(
@@ -195,12 +243,12 @@ def _native(
     if blockscaled.accepts(types, axes, shapes):
         lack = device.lacks("scaled")
         return (None, lack) if lack else (Plan("scaled"), "")
-    if not all(_is_outside(t) for t in types):
+    if not all(narrow.is_outside(t) for t in types):
         return None, "scales change along the contracted axes"
-    if _int8(types, contracted):
+    if narrow.fits_int8(types, contracted):
         small = all(t.format.width <= 4 for t in types) and not device.lacks("int4")
         return Plan("int4" if small else "int8", outside=True), ""
-    if all(_float8(t) for t in types):
+    if all(narrow.is_float8(t) for t in types):
         lack = device.lacks("float8")
         return (None, lack) if lack else (Plan("float8", outside=True), "")
     return None, "no product of these types"
@@ -210,8 +258,8 @@ def _bfloat16(
     types: tuple[QType, QType], device: Device, labels: Labelling, sizes: tuple[int, int, int]
 ) -> tuple[Plan, str]:
     """A product of bfloat16 operands, or the reference and why it must be that."""
-    power, outside = (all(map(test, types)) for test in (_is_power, _is_outside))
-    if not all(_fits_bfloat16(t) for t in types) or not (power or outside):
+    power, outside = (all(map(test, types)) for test in (narrow.is_power, narrow.is_outside))
+    if not all(narrow.fits_bfloat16(t) for t in types) or not (power or outside):
         return REFERENCE, "values that are no bfloat16"
     # XLA's CPU has no bfloat16 products of vectors and not all batched ones, and finds out
     # when it is too late.
@@ -250,46 +298,3 @@ def _is_product(labels: Any, leg: Leg) -> bool:
     if any(len(set(part)) < len(part) for part in parts):
         return False
     return all(sum(label in part for part in parts) >= 2 for label in set().union(*parts))
-
-
-def _is_outside(qtype: QType) -> bool:
-    """Whether scales are constant along the contracted axes, and single along the others."""
-    if qtype.scale is None:
-        return True
-    plain = qtype.scale.scale is None and qtype.zero is None
-    return plain and qtype.tile.contract is None and qtype.tile.keep in (None, 1)
-
-
-def _is_power(qtype: QType) -> bool:
-    if qtype.zero is not None:
-        return False
-    scale = qtype.scale
-    return scale is None or (isinstance(scale.format, PowerOfTwo) and scale.scale is None)
-
-
-def _int8(types: tuple[QType, QType], contracted: int) -> bool:
-    """Whether codes fit int8 and their sums int32, with scales that are outside."""
-    formats = [t.format for t in types]
-    if not all(isinstance(f, Int) and f.signed and f.bits <= 8 for f in formats):
-        return False
-    # The lowest code of a type that is not narrowed is its highest magnitude.
-    largest = math.prod(2 ** (f.width - 1) for f in formats)
-    return all(_is_outside(t) for t in types) and contracted * largest < 2**31
-
-
-def _float8(qtype: QType) -> bool:
-    return qtype.format.dtype in (jnp.float8_e4m3fn, jnp.float8_e5m2)
-
-
-def _fits_bfloat16(qtype: QType) -> bool:
-    return qtype.zero is None and _values_fit(qtype.format)
-
-
-@functools.lru_cache(maxsize=1024)
-def _values_fit(format: Any) -> bool:
-    if format.width > 12:
-        return False
-    with jax.ensure_compile_time_eval():
-        values = np.asarray(format.values(), np.float32)
-    values = values[np.isfinite(values)]
-    return bool(np.all(values.astype(ml_dtypes.bfloat16).astype(np.float32) == values))

@@ -23,7 +23,8 @@ from qjax.formats import Format
 from qjax.qtypes import QType
 from qjax.quantizer import Quantizer
 
-Implementation = Literal["reference", "bfloat16", "xla"] | None
+Implementation = Literal["reference", "bfloat16", "xla", "pallas", "pallas_interpreted"] | None
+IMPLEMENTATIONS = (None, "reference", "bfloat16", "xla", "pallas", "pallas_interpreted")
 Residuals = Literal["float", "codes", "requantize"] | None
 
 # What the two operands of each leg are. The order is that of the fields of `Gemm`.
@@ -142,7 +143,9 @@ class Policy:
       implementation: How products are carried out: "reference" in float32; "bfloat16" on
         bfloat16 operands where these hold every value; "xla" on operands in their own dtype
         (int8, int4, float8, MX and NVFP4 blocks) where the device has such products, else as
-        "bfloat16"; None chooses int8, bfloat16 or the reference by types and sizes. Only the
+        "bfloat16"; "pallas" by kernels that quantize in one pass or decode four-bit weights
+        inside the product, on a GPU or TPU ("pallas_interpreted": step by step, anywhere, for
+        tests); None chooses int8, bfloat16 or the reference by types and sizes. Only the
         rounding of the float32 sums differs. `contraction.execution` says more.
       residuals: What the backward pass is given of the operands of `fwd`. "float" (None): the
         operands themselves. "codes": their codes, which `dlhs` and `drhs` decode and use as
@@ -162,9 +165,9 @@ class Policy:
     clip: bool = dataclasses.field(default=False, kw_only=True, metadata={"static": True})
 
     def __post_init__(self):
-        if self.implementation not in (None, "reference", "bfloat16", "xla"):
+        if self.implementation not in IMPLEMENTATIONS:
             raise ValueError(
-                "`Policy.implementation` must be None, 'reference', 'bfloat16' or 'xla', but "
+                f"`Policy.implementation` must be one of {IMPLEMENTATIONS}, but "
                 f"{self.implementation!r} came. None chooses; the report says what."
             )
         if self.residuals not in (None, "float", "codes", "requantize"):
