@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from qjax.formats import Int, PowerOfTwo
+from qjax.formats import Choice, Int, PowerOfTwo
 from qjax.qtypes import QType
 
 
@@ -46,7 +46,8 @@ def is_float8(qtype: QType) -> bool:
 
 def fits_bfloat16(qtype: QType) -> bool:
     """Whether every element, before its scale, is a bfloat16."""
-    return qtype.zero is None and _values_fit(qtype.format)
+    table = isinstance(qtype.format, Choice)  # One per tile: its values are made, not looked up.
+    return qtype.zero is None and not table and _values_fit(qtype.format)
 
 
 @functools.lru_cache(maxsize=1024)

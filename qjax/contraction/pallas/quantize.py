@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from qjax import calibration, casting, tiling
 from qjax._typing import Array, Axes, DTypeLike, Shape
 from qjax.contraction.pallas.targets import Target, across, call, dividing
-from qjax.formats import INFINITY, Codebook, PowerOfTwo, extended
+from qjax.formats import INFINITY, Choice, Codebook, PowerOfTwo, extended
 from qjax.qtensor import QTensor
 from qjax.quantizer import Quantizer
 from qjax.rounding import NearestEven
@@ -57,7 +57,7 @@ def tiled(quantizer: Any, shape: Shape, contract: Axes, batch: Axes = ()) -> str
     plain = isinstance(quantizer.calibration, calibration.AbsMax)
     if not plain or not isinstance(quantizer.rounding, NearestEven):
         return "a calibration or rounding other than the simplest"
-    if isinstance(quantizer.qtype.format, Codebook):
+    if isinstance(quantizer.qtype.format, Codebook | Choice):
         return "a table of values"
     layout = tiling.resolve(shape, quantizer.qtype.tile, contract, batch)
     reach = [(n, t) for n, t in zip(layout.merged, layout.tiles) if t > 1]
@@ -146,7 +146,7 @@ def _where(row: Any, tile: Any, lane: Any) -> tuple:
 
 
 def _scale(x: Array, quantizer: Quantizer) -> tuple[Array, Array]:
-    """The exponents of the scales of tiles along axis 2, and where there is none."""
+    """The exponents of the scales of tiles along axis 2, and the highest pattern that has one."""
     qtype = quantizer.qtype
     assert qtype.scale is not None
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
@@ -154,14 +154,14 @@ def _scale(x: Array, quantizer: Quantizer) -> tuple[Array, Array]:
     exponent = calibration.exponent_of(extended(bound), qtype.format, quantizer.scale)
     limits: Any = qtype.scale.format
     exponent = jnp.clip(exponent, limits.min_exponent, limits.top_exponent)
-    return exponent, bound >= INFINITY
+    return exponent, jnp.where(bound >= INFINITY, -1, INFINITY)
 
 
 def _cast_tile(x_ref: Any, out_ref: Any, *, quantizer: Quantizer) -> None:
     x = x_ref[...]
-    exponent, invalid = _scale(x, quantizer)
+    exponent, highest = _scale(x, quantizer)
     values = casting.on_format(
-        x, quantizer.qtype.format, NEAREST, exponent=exponent, invalid=invalid
+        x, quantizer.qtype.format, NEAREST, exponent=exponent, highest=highest
     )
     out_ref[...] = values.astype(out_ref.dtype)
 
@@ -169,10 +169,10 @@ def _cast_tile(x_ref: Any, out_ref: Any, *, quantizer: Quantizer) -> None:
 def _encode_tile(x_ref: Any, code_ref: Any, scale_ref: Any, *, quantizer: Quantizer) -> None:
     x, qtype = x_ref[...], quantizer.qtype
     assert qtype.scale is not None
-    exponent, invalid = _scale(x, quantizer)
+    exponent, highest = _scale(x, quantizer)
     values = casting.on_format(
-        x, qtype.format, NEAREST, exponent=exponent, relative=True, invalid=invalid
+        x, qtype.format, NEAREST, exponent=exponent, relative=True, highest=highest
     )
     code_ref[...] = qtype.format.store(values)
     power = casting.times_power(jnp.ones(exponent.shape, jnp.float32), exponent)
-    scale_ref[...] = qtype.scale.format.store(jnp.where(invalid, jnp.nan, power))
+    scale_ref[...] = qtype.scale.format.store(jnp.where(highest < 0, jnp.nan, power))

@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 
 from qjax._typing import Array
 from qjax.contraction.pallas.targets import Target, across, call, dividing
-from qjax.formats import Codebook, Format
+from qjax.formats import Choice, Codebook, Format
 from qjax.qtensor import QTensor
 from qjax.qtypes import QType
 
@@ -28,7 +28,7 @@ DEPTH = 128
 def packs(qtype: QType, shape: tuple[int, int]) -> str:
     """Why weights of this type and shape, [k, n], cannot be used so; empty where they can."""
     format, scale = qtype.format, qtype.scale
-    if not format.static or format.width > 4 or isinstance(format, Codebook):
+    if not format.static or format.width > 4 or isinstance(format, Codebook | Choice):
         return "weights of other than four bits"
     if scale is None or scale.scale is not None or qtype.zero is not None or qtype.tile.keep != 1:
         return "scales that are not single, one for a group of rows of a column"
