@@ -20,7 +20,7 @@ noise* where it does not. The published figures are of models thousands of times
 can be compared is the ordering, not the size of a gap; "known from" says what was read for them.
 
 Machine: {machine}. Versions: {versions}.
-{verdicts}; {minutes:.0f} minutes in all.
+{verdicts}; {minutes:.0f} minutes of processor time in all, compilation included.
 """
 
 
@@ -46,7 +46,7 @@ def document(pairs: Sequence[tuple[Claim, Mapping[str, Any]]], command: str) -> 
         machine=_distinct(row["machine"] for row in rows),
         versions=_distinct(_named(row["versions"]) for row in rows),
         verdicts=f"{len(pairs)} claims: " + ", ".join(counts),
-        minutes=sum(row["seconds"] for row in rows) / 60,
+        minutes=sum(row["cpu_seconds"] for row in rows) / 60,
     )
     table = [
         "| method | claim | published | known from | verdict here |",
@@ -75,7 +75,8 @@ def section(claim: Claim, row: Mapping[str, Any]) -> str:
     for expected, difference, verdict in claim.differences(row["figures"]):
         sign = 1.0 if claim.lower_is_better else -1.0
         lines.append(f"| {expected} | {_difference(difference, sign)} | {verdict} |")
-    lines += ["", f"{len(row['seeds'])} seeds, {row['seconds']:.0f} seconds.", ""]
+    spent = f"{row['cpu_seconds']:.0f} seconds of processor time"
+    lines += ["", f"{len(row['seeds'])} seeds, {spent}.", ""]
     return "\n".join(lines)
 
 

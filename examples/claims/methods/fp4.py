@@ -34,16 +34,6 @@ NAMES = {
 }
 
 
-class Fresh:
-    """Batches by step, alike for all designs, with inputs and weights of a small tensor."""
-
-    def __init__(self, setting: settings.Setting):
-        self.draw = jax.jit(lambda t: setting.batch(jax.random.fold_in(jax.random.key(0), t)))
-
-    def __getitem__(self, step: int) -> Any:
-        return jax.tree.map(np.asarray, self.draw(step))
-
-
 def run(seeds: Sequence[int]) -> dict[str, list[float]]:
     setting = settings.teacher(steps=200, width=64, depth=2)
     task = setting.step().task
@@ -57,13 +47,16 @@ def run(seeds: Sequence[int]) -> dict[str, list[float]]:
         for name, d in {"float32": None, **DESIGNS}.items()
         for seed in seeds
     ]
+    # The same batches for all designs and seeds, which decide parameters and noise here.
+    draw = jax.jit(lambda t: setting.batch(jax.random.fold_in(jax.random.key(0), t)))
+    batches = [jax.tree.map(np.asarray, draw(t)) for t in range(setting.steps)]
     held_out = [jax.tree.map(np.asarray, setting.held_out)]
-    rows = train.sweep(trials, make_step, Fresh(setting), steps=setting.steps, held_out=held_out)
+    rows = train.sweep(trials, make_step, batches, steps=setting.steps, held_out=held_out)
     found: dict[str, list[float]] = {}
     for row in rows:
         loss = float(row["loss"]) if row["status"] == "ok" else float("nan")
         found.setdefault(NAMES.get(row["design"], "float32"), []).append(loss)
-    return dict(sorted(found.items(), key=lambda item: np.nanmean(item[1])))
+    return dict(sorted(found.items(), key=lambda item: np.nan_to_num(np.mean(item[1]), nan=np.inf)))
 
 
 def better(one: str, other: str) -> Better:
