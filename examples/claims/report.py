@@ -92,7 +92,7 @@ def _figure(values: Sequence[float]) -> str:
 
 def _difference(difference: Difference, sign: float) -> str:
     low, high = sorted((sign * difference.low, sign * difference.high))
-    return f"{sign * difference.mean:+.3g} | {low:+.3g} to {high:+.3g}"
+    return f"{sign * difference.mean + 0.0:+.3g} | {low:+.3g} to {high:+.3g}"
 
 
 def _named(versions: Mapping[str, str]) -> str:
