@@ -11,7 +11,7 @@ from jax import lax
 
 from qjax import casting
 from qjax._typing import Array
-from qjax.formats import Codebook
+from qjax.formats import Codebook, Fixed
 from qjax.gradients._surrogates import round_through, through
 from qjax.rounding import NEAREST_EVEN, Rounding
 
@@ -41,17 +41,10 @@ def fixed_code(
     Returns:
       Whole numbers with the dtype of `units`.
     """
-    units = lax.stop_gradient(units)
-    if codes is not None:
-        return casting.on_format(units, codes, rounding).astype(units.dtype)
-    low, high = code_range(bits, signed)
-    negative = units < 0
-    sizes = rounding(jnp.abs(units).astype(jnp.float32), negative, None).astype(units.dtype)
-    whole = jnp.where(negative, -sizes, sizes)
-    if not wrap:
-        return jnp.clip(whole, low, high)
-    count = float(1 << bits)
-    return whole - count * jnp.floor((whole - low) / count)
+    format = codes
+    if format is None:
+        format = Fixed(bits - int(signed), 0, signed=signed, narrow=False, wrap=wrap)
+    return casting.on_format(lax.stop_gradient(units), format, rounding).astype(units.dtype)
 
 
 def code_range(bits: int, signed: bool) -> tuple[int, int]:
