@@ -123,7 +123,8 @@ def pack(
         module; or the first argument of a function, weights in a pytree.
       recipe: As for `quantize`.
       model: The linen module or the function. An nnx module is its own model.
-      inputs: Example inputs in a tuple: arrays or `jax.ShapeDtypeStruct`.
+      inputs: Example inputs in a tuple: arrays or `jax.ShapeDtypeStruct`. Arrays that the
+        model takes by name come in a dictionary.
       key: Key of the noise, where the recipe rounds weights stochastically.
       strict: Whether to raise where a weight that a rule quantizes cannot be packed; if not,
         it stays an array, a warning says so, and it is quantized at every call.
@@ -139,6 +140,8 @@ def pack(
     """
     serving = importlib.import_module("qjax.serving")
     chosen = recipes.get(recipe)
+    if isinstance(inputs, dict):
+        inputs, kwargs = (), {**kwargs, **inputs}
     target = variables if model is None else model
     if model is None and isinstance(variables, dict):
         return serving.pack_by_names(variables, chosen, key=key)

@@ -7,8 +7,10 @@ gradients stochastically: nearest rounding loses the small gradients of a tile, 
 visible in the loss; `mxfp4_rne` is that recipe, for comparison.
 
 Source: Rouhani et al. 2023, "Microscaling Data Formats for Deep Learning"
-(arXiv 2310.10537), and the OCP MX specification v1.0. Not done here: element-wise
-operations in bfloat16.
+(arXiv 2310.10537), and the OCP MX specification v1.0. There, operands, results and all
+element-wise operations are rounded to bfloat16: give the model's layers `dtype=jnp.bfloat16`
+for that. Several axes of tokens are flattened before they are cut into blocks; the authors'
+emulator cuts along the last of them.
 """
 
 from qjax import qtypes

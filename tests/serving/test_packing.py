@@ -190,6 +190,19 @@ def test_the_wrong_recipe_names_the_leaf_and_both_types():
         qjax.quantize(model, float_first).apply(packed, x)
 
 
+class Named(nn.Module):
+    @nn.compact
+    def __call__(self, *, inputs):
+        return nn.Dense(8, name="dense")(inputs)
+
+
+def test_inputs_may_be_taken_by_name():
+    x = jnp.ones((2, 32))
+    variables = Named().init(KEY, inputs=x)
+    packed = qjax.pack(variables, "mxfp4", model=Named(), inputs={"inputs": x})
+    assert is_stored(packed["params"]["dense"]["kernel"])
+
+
 def test_nothing_to_pack_is_an_error():
     x, model = jnp.ones((2, 32)), nn.Dense(8)
     variables = model.init(KEY, x)
