@@ -12,12 +12,14 @@ Where the time goes, by the compiled programs on two CPU cores (XLA emits vector
 - Without a scale, and with a float scale that is known, a cast is one loop of 12 to 15 operations
   per element: the time of `x + 1`, which is memory bandwidth.
 - A power-of-two scale that is known costs 25 operations, because input and output may be subnormal
-  and XLA's CPU flushes these: 1.1 to 1.3, where 1.15 was the aim.
-- A scale that the tile itself gives needs a pass of its own for the maxima, 0.8 of `x + 1` if all
-  goes well: 1.8 is the least that two passes can take, and 1.5 for int8 per channel is out of reach
-  unless XLA learns to reduce and use a row while it is in the cache.
+  and XLA's CPU flushes these: 1.1 on a quiet machine, 1.3 where other programs run.
+- A scale that comes from the data needs a pass of its own for the maxima: 0.7 to 0.8 of `x + 1`,
+  three quarters of which is reading. Two passes read twice and write once, 1.5 if the memory alone
+  counted; int8 per channel takes 1.6, and per-tensor casts miss 1.15 unless their scale is known.
+  XLA does not reduce a row and use it while it is in the cache.
 - Blocks along the first axis read one scale per element instead of one in 32, and XLA computes the
-  exponent anew for each: about one more `x + 1` than along the last.
+  exponent anew for each: 3.3, about one more `x + 1` than along the last. Reshaping the elements
+  instead of spreading the scales costs a copy in a loop.
 - Stochastic rounding adds the hash of the index, 12 operations, and 10 to compare with it.
 """
 
