@@ -38,9 +38,22 @@ def on_grid(
       highest: int32 magnitude patterns above which an input gives NaN, by default that of infinity;
         -1 gives NaN for every input. Broadcasts against `x`.
     """
-    if _relative.fits(grid):
-        options = {"exponent": exponent, "relative": relative, "highest": highest}
-        return _relative.on_relative(x, grid, rounding, noise, **options)
+    options = {"exponent": exponent, "relative": relative, "highest": highest}
+    way = _relative.on_relative if _relative.fits(grid) else _on_any
+    return way(x, grid, rounding, noise, **options)
+
+
+def _on_any(
+    x: Array,
+    grid: Grid,
+    rounding: roundings.Rounding,
+    noise: Array | None,
+    *,
+    exponent: Array | None,
+    relative: bool,
+    highest: Array | None,
+) -> Array:
+    """Rounds to a grid whose numbers may be anything; arguments as for `on_grid`."""
     unscaled = grid
     if exponent is not None:
         grid = grid.shifted(exponent)

@@ -155,6 +155,11 @@ def _grammar(text: str) -> Format | None:
             zero=bool(match[4]),
             nan=bool(match[5]),
         )
+    return _float(text)
+
+
+def _float(text: str) -> Format | None:
+    """Reads `eXmY` with its bias, family and flags; None where `text` is not that."""
     pattern = r"(u?)e(\d)m(\d+)(?:b(-?\d+))?(fnuz|fn|inuz|finite)?(_ftz)?(_ovf)?"
     if match := re.fullmatch(pattern, text):
         sizes = (int(match[2]), int(match[3]))
