@@ -60,6 +60,14 @@ def test_one_pass_gives_the_bits_of_the_quantizer(name, shape, contract):
     same(narrow, quantizer.cast(x, contract=contract, dtype=jnp.bfloat16))
 
 
+@pytest.mark.parametrize("name", ["mxfp8", "mxfp4", "mxint8"])
+def test_ties_go_to_the_even_neighbour_as_the_quantizer_has_it(name):
+    """Multiples of a power of two: most lie half-way between two values of a four-bit type."""
+    quantizer = qjax.Quantizer(name)
+    x = (jnp.arange(1024.0) - 512).reshape(16, 64) / 16
+    same(pallas.cast(quantizer, x, target="interpreted"), quantizer.cast(x))
+
+
 @pytest.mark.parametrize("rule", ["floor", "ceil", "rceil", "even"])
 def test_every_rule_of_scales_is_the_quantizers(rule):
     quantizer, x = qjax.Quantizer("mxfp8", scale=rule), wide((8, 64))
