@@ -208,6 +208,21 @@ def test_no_input_can_overflow_the_accumulator(accumulator, inputs, signed, cent
     assert max(used[0].max(), -used[1].min()) > top / 4, "the bound is made use of"
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_integers_are_cut_toward_zero_as_published(centred):
+    x = np.asarray(jax.random.normal(jax.random.key(7), (96, 300)), np.float64)
+    free = x - x.mean(0) if centred else x
+    limit = gradients.l1_limit(14, 4, signed=False, centred=centred)
+    units = limit * free / np.abs(free).sum(0)
+    got = integers(
+        jnp.asarray(x, jnp.float32), bits=8, accumulator=14, input_bits=4, signed=False,
+        centred=centred,
+    )  # fmt: skip
+    clear = np.abs(units - np.round(units)) > 1e-3
+    assert clear.mean() > 0.9
+    assert np.array_equal(np.asarray(got)[clear], np.clip(np.trunc(units), -127, 127)[clear])
+
+
 def test_without_its_parts_the_bound_is_broken():
     """Rounding to nearest, or no limit, is caught by the same check: it can fail."""
     x = jax.random.normal(jax.random.key(0), (96, 300))
