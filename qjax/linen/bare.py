@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from qjax.contraction.outside import needs_variables
 from qjax.linen.seams import Choice
 from qjax.recipes.rewrite import Decision, rewrite
 from qjax.recipes.roles import Role
@@ -95,6 +96,12 @@ def call_rewritten(
     try:
         rewritten = rewrite(call, lambda op, scopes: decision)
         arrays = [x for x, moves in zip(leaves, moving) if moves]
-        return rewritten(arrays, key=choice.key, roles=roles)
+        ledger = None
+        if choice.variables.diagnose or needs_variables(choice.policy):
+            ledger = choice.variables.ledger()
+        out = rewritten(arrays, key=choice.key, roles=roles, ledger=ledger)
+        if ledger is not None:
+            choice.variables.take(ledger)
+        return out
     finally:
         _inside.reset(token)

@@ -19,6 +19,7 @@ import jax
 
 from qjax._typing import Key, PyTree
 from qjax.contraction import Policy
+from qjax.contraction.outside import needs_variables
 from qjax.contraction.record import enter_region
 from qjax.linen.bare import call_rewritten, is_inside, op_of, refuse_packed
 from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
@@ -204,8 +205,12 @@ def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
             choice = choose(bare)
             if choice is None:
                 refuse_packed(module, bare)
-            if choice is None or module.is_initializing():
+            if choice is None:
                 return next_fun(*args, **kwargs)
+            if module.is_initializing():
+                out = next_fun(*args, **kwargs)  # Makes the layer's own parameters.
+                if not (diagnose or needs_variables(choice.policy)):
+                    return out
             return call_rewritten(module, context.method_name, bare, choice, args, kwargs)
         assert seam is not None
         with seam(module, choose):

@@ -18,7 +18,7 @@ import jax
 from qjax._typing import Array, Key
 from qjax.contraction import Policy, conv_general_dilated, dot_general, einsum
 from qjax.contraction.record import site
-from qjax.contraction.variables import Variables
+from qjax.linen.variables import LayerVariables
 
 # The two contractions of `flax.linen.dot_product_attention`, as they are called in paths.
 QK, AV = "qk", "av"
@@ -42,7 +42,7 @@ class Choice:
     path: str
     rule: str
     key: Key | None
-    variables: Variables
+    variables: LayerVariables
 
     @property
     def _settings(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from qjax._typing import Array, PyTree
 from qjax.contraction.variables import DIAGNOSTICS, PENALTIES, QUANT
+from qjax.recipes.ledger import MOVING, Ledger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,34 @@ class LayerVariables:
             self._scope.put_variable(DIAGNOSTICS, name, make())
         return self._scope.get_variable(DIAGNOSTICS, name)
 
+    def ledger(self) -> Ledger:
+        """The values of a layer that is traced and rewritten; to be made while it is built."""
+        if self.layer.is_initializing():
+            return Ledger(None, diagnose=self.diagnose)
+        scope = self._scope
+        held = {"params": scope.get_variable("params", QUANT, {})}
+        for name in MOVING:
+            held[name] = dict(self.layer.variables.get(name, {}))
+        if self.diagnose and not scope.is_mutable_collection(DIAGNOSTICS):
+            held.pop(DIAGNOSTICS)
+        if not scope.is_mutable_collection(QUANT):
+            held[QUANT] = jax.lax.stop_gradient(held[QUANT])
+        return Ledger(held, diagnose=self.diagnose and DIAGNOSTICS in held)
+
+    def take(self, ledger: Ledger) -> None:
+        """Keeps what a rewritten layer has made, or moved on."""
+        scope = self._scope
+        if ledger.building and "params" in ledger.taken:
+            if not scope.is_mutable_collection("params"):
+                raise ValueError(self._missing("params", QUANT))
+            scope.put_variable("params", QUANT, ledger.taken["params"])
+        for collection in MOVING:
+            for name, value in ledger.taken.get(collection, {}).items():
+                if scope.is_mutable_collection(collection):
+                    scope.put_variable(collection, name, value)
+                elif ledger.building:
+                    raise ValueError(self._missing(collection, name))
+
     @property
     def _scope(self) -> Any:
         scope = self.layer.scope
@@ -102,7 +131,8 @@ class LayerVariables:
         path = "/".join(self.layer.path)
         remedy = (
             f"A lifted transformation around it has to lift the collection: for `nn.scan`, "
-            f"`variable_axes={{'params': 0, {collection!r}: 0}}`."
+            f"`variable_axes={{'params': 0, {collection!r}: 0}}`; for `nn.RNN`, "
+            f"`variable_axes={{{collection!r}: 0}}`."
             if self.layer.is_initializing()
             else "Make them with `init` of the quantized module; values of the float model that "
             "`init` does not change can be put in the places of the new ones."

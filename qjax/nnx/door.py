@@ -2,7 +2,8 @@
 
 `quantize` clones the graph of a module, which shares every array with the original, walks
 the clone and fills each layer's own seam (its `dot_general`, `einsum_op`,
-`conv_general_dilated` or `attention_fn`). No forward pass is run.
+`conv_general_dilated` or `attention_fn`). No forward pass is run, unless operands learn or
+remember: their first values are found from an example.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,13 +15,19 @@ from flax import nnx
 from qjax._typing import Key, PyTree
 from qjax.contraction.record import enter_region
 from qjax.nnx.fill import STREAM, fill
+from qjax.nnx.store import Store, stores
 from qjax.recipes import Recipe
 from qjax.recipes.matching import Matching
 from qjax.recipes.report import Report, build
 
 
 def quantize(
-    module: nnx.Module, recipe: Recipe, *, rngs: nnx.Rngs | Key | int | None = None
+    module: nnx.Module,
+    recipe: Recipe,
+    *,
+    rngs: nnx.Rngs | Key | int | None = None,
+    example: Sequence[Any] | None = None,
+    diagnostics: bool = False,
 ) -> nnx.Module:
     """Gives a module like `module` whose layers compute by `recipe`.
 
@@ -32,19 +39,43 @@ def quantize(
       recipe: What its layers compute in, by paths with slashes: "blocks/0/linear".
       rngs: Where stochastic roundings draw their keys from: the stream "quant" of an
         `nnx.Rngs`, a key, or a seed. Each layer has its own stream, derived from its path.
+      example: Positional arguments of the module, on which it is run once to find the first
+        values of operands that learn or remember; see `qjax.nnx.Cotangent` for their training.
+      diagnostics: Whether facts about every cast are collected; this needs an example too.
 
     Raises:
-      ValueError: If a rule rounds stochastically and `rngs` is None, or if no rule matches.
+      ValueError: If a rule rounds stochastically and `rngs` is None, learns or remembers and
+        `example` is None, or if no rule matches.
     """
     clone: Any = nnx.clone(module)
     matching = Matching(recipe)
     key = _base_key(rngs)
     layers = [("/".join(map(str, path)), one) for path, one in nnx.iter_modules(clone)]
     for path, layer in sorted(layers, key=lambda pair: pair[0]):
-        fill(layer, path, matching, key)
+        fill(layer, path, matching, key, diagnostics)
     matching.tell(stacklevel=4)
     clone.__qjax_recipe__ = nnx.static(recipe)
+    held = stores(clone)
+    if held:
+        _make_values(clone, held, recipe, example)
     return clone
+
+
+def _make_values(
+    module: Any, held: list[Store], recipe: Recipe, example: Sequence[Any] | None
+) -> None:
+    if example is None:
+        raise ValueError(
+            f"The recipe {recipe.name!r} has operands that learn or remember (or `diagnostics` is "
+            "on), whose first values are found by running the module once, but `example` is None. "
+            "Write `qjax.quantize(model, recipe, example=(inputs,))`."
+        )
+    others = nnx.state(module, nnx.Not(nnx.Param))
+    kept = jax.tree.map(lambda leaf: leaf, others)
+    module(*example)
+    nnx.update(module, kept)  # Batch statistics and streams of keys stay as they were.
+    for store in held:
+        store.building = False
 
 
 def report(module: nnx.Module, *inputs: PyTree, **kwargs: Any) -> Report:

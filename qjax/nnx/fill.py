@@ -15,8 +15,10 @@ from flax import nnx
 
 from qjax._typing import Array, Key
 from qjax.contraction import Policy
+from qjax.contraction.outside import needs_variables
 from qjax.nnx.packed import fill_packed, is_packed, refuse_packed
-from qjax.nnx.seams import AttentionSeam, NoisySeam, Seam
+from qjax.nnx.seams import AttentionSeam, HoldingSeam, NoisySeam, Seam, unwrapped
+from qjax.nnx.store import Store
 from qjax.recipes.matching import Matching
 from qjax.recipes.rewrite import Decision, rewrite
 
@@ -42,25 +44,28 @@ _BARE: dict[type[nnx.Module], tuple[tuple[str, ...], str]] = {
 }
 
 
-def fill(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
+def fill(
+    layer: Any, path: str, matching: Matching, key: Key | None, diagnose: bool = False
+) -> None:
     """Makes one layer compute by the rules; other modules are left alone."""
     if is_packed(layer):
         _fill_packed(layer, path, matching, key)
         return
+    wrap = functools.partial(_wrapped, path=path, key=key, diagnose=diagnose)
     bare: Any = layer
     for kind, (attribute, op) in _SEAMS.items():
         if isinstance(layer, kind):
             own = getattr(layer, attribute)
-            if own not in _DEFAULTS and not isinstance(own, Seam | NoisySeam):
+            if own not in _DEFAULTS and not isinstance(unwrapped(own), Seam):
                 return  # The user has filled it: that is a choice, and reports show it.
             if getattr(layer, "dot_general_cls", None) is not None:
                 return
             rule = matching.rule(path, op)
             # Where nothing is quantized the seam still says in a program where it stands.
             policy, name = (Policy(), "") if rule is None else (rule.policy, str(rule))
-            setattr(layer, attribute, _noisy(Seam(op, policy, path, name), path, key))
+            setattr(layer, attribute, wrap(Seam(op, policy, path, name), [policy]))
     if isinstance(layer, nnx.MultiHeadAttention):
-        _fill_attention(layer, path, matching, key)
+        _fill_attention(layer, path, matching, wrap)
     for kind, (methods, op) in _BARE.items():
         if isinstance(layer, kind):
             rule = matching.rule(path, op)
@@ -70,6 +75,8 @@ def fill(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
                 bare.__class__ = _derived(type(bare), methods)
                 bare.__qjax__ = decision
                 bare.__qjax_key__ = nnx.data(_stream(path, key, rule.policy))
+                holds = diagnose or needs_variables(rule.policy)
+                bare.__qjax_store__ = nnx.data(Store(diagnose) if holds else None)
 
 
 def _fill_packed(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
@@ -87,9 +94,8 @@ def _fill_packed(layer: Any, path: str, matching: Matching, key: Key | None) -> 
         fill_packed(layer, methods, decision, _stream(path, key, rule.policy))
 
 
-def _fill_attention(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
-    own = layer.attention_fn
-    own = own.seam if isinstance(own, NoisySeam) else own
+def _fill_attention(layer: Any, path: str, matching: Matching, wrap: Callable[..., Any]) -> None:
+    own = unwrapped(layer.attention_fn)
     own = own.function if isinstance(own, AttentionSeam) else own
     found = []
     for part in ("qk", "av"):
@@ -100,13 +106,20 @@ def _fill_attention(layer: Any, path: str, matching: Matching, key: Key | None) 
     layer.attention_fn = own
     if found:
         seam = AttentionSeam(own, path, tuple(found))
-        layer.attention_fn = _noisy(seam, path, key)
+        layer.attention_fn = wrap(seam, [decision.policy for _, decision in found])
 
 
-def _noisy(seam: Any, path: str, key: Key | None) -> Any:
-    policies = [seam.policy] if isinstance(seam, Seam) else [d.policy for _, d in seam.decisions]
+def _wrapped(
+    seam: Any, policies: list[Policy], *, path: str, key: Key | None, diagnose: bool
+) -> Any:
+    """A seam with the values and the stream of keys that its policies need."""
+    quantizes = any(not policy.is_identity for policy in policies)
+    if (diagnose and quantizes) or any(map(needs_variables, policies)):
+        seam = HoldingSeam(seam, Store(diagnose))
     stream = next((s for p in policies if (s := _stream(path, key, p))), None)
-    return seam if stream is None else nnx.data(NoisySeam(seam, stream))
+    if stream is not None:
+        seam = NoisySeam(seam, stream)
+    return nnx.data(seam) if isinstance(seam, nnx.Module) else seam
 
 
 def _stream(path: str, key: Key | None, policy: Policy) -> nnx.RngStream | None:
@@ -136,10 +149,14 @@ def _derived(kind: type[nnx.Module], methods: tuple[str, ...]) -> type[nnx.Modul
 
         @functools.wraps(original)
         def method(self: Any, *arrays: Array, **kwargs: Any) -> Any:
-            decision, stream = self.__qjax__, self.__qjax_key__
+            decision, stream, store = self.__qjax__, self.__qjax_key__, self.__qjax_store__
             key = None if stream is None else stream()
+            ledger = None if store is None else store.ledger(decision.path)
             call = rewrite(functools.partial(original, self, **kwargs), lambda op, scopes: decision)
-            return call(*arrays, key=key)
+            out = call(*arrays, key=key, ledger=ledger)
+            if store is not None and ledger is not None:
+                store.take(ledger)
+            return out
 
         return method
 

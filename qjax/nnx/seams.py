@@ -16,6 +16,7 @@ from flax import nnx
 from qjax._typing import Array, Key
 from qjax.contraction import Policy, conv_general_dilated, dot_general, einsum
 from qjax.contraction.record import site
+from qjax.nnx.store import Store
 from qjax.recipes.rewrite import Decision, rewrite
 
 _DOORS: dict[str, Callable[..., Array]] = {
@@ -50,11 +51,34 @@ class Seam:
     path: str
     rule: str
 
-    def __call__(self, *args: Any, key: Key | None = None, **kwargs: Any) -> Array:
+    def __call__(
+        self, *args: Any, key: Key | None = None, variables: Any = None, **kwargs: Any
+    ) -> Array:
         if self.op == "einsum" and kwargs.get("out_sharding") is None:
             kwargs.pop("out_sharding", None)
         with _named(self.path), site(self.path, self.rule):
-            return _DOORS[self.op](*args, **kwargs, policy=self.policy, key=key)
+            return _DOORS[self.op](
+                *args, **kwargs, policy=self.policy, key=key, variables=variables
+            )
+
+
+class HoldingSeam(nnx.Module):
+    """A seam whose contractions learn or remember.
+
+    Attributes:
+      seam: The seam.
+      store: What they learn and remember; it belongs to the model.
+    """
+
+    def __init__(self, seam: Any, store: Store):
+        self.seam = seam
+        self.store = store
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        ledger = self.store.ledger(self.seam.path)
+        out = self.seam(*args, variables=ledger, **kwargs)
+        self.store.take(ledger)
+        return out
 
 
 class NoisySeam(nnx.Module):
@@ -81,7 +105,9 @@ class AttentionSeam:
     path: str
     decisions: tuple[tuple[str, Decision], ...]
 
-    def __call__(self, query: Array, key_: Array, value: Array, *, key=None, **kwargs) -> Array:
+    def __call__(
+        self, query: Array, key_: Array, value: Array, *, key=None, variables=None, **kwargs
+    ) -> Array:
         module = kwargs.get("module")
         if module is not None:
             raise ValueError(
@@ -97,7 +123,14 @@ class AttentionSeam:
         # Arrays become arguments of what is traced.
         call = rewrite(functools.partial(_call_with, self.function, kwargs), choose)
         arrays = {k: kwargs[k] for k in ("mask", "bias", "dropout_rng") if k in kwargs}
-        return call(query, key_, value, arrays, key=key)
+        return call(query, key_, value, arrays, key=key, ledger=variables)
+
+
+def unwrapped(seam: Any) -> Any:
+    """A seam without what adds noise and values to it."""
+    while isinstance(seam, NoisySeam | HoldingSeam):
+        seam = seam.seam
+    return seam
 
 
 def _named(path: str) -> contextlib.AbstractContextManager[Any]:

@@ -12,6 +12,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import re
 import zlib
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -134,6 +135,7 @@ class Rewriter:
         values.update(zip(jaxpr.invars, args, strict=True))
         known = Roles(jaxpr, roles)
         counts: collections.Counter[str] = collections.Counter()
+        entries: collections.Counter[str] = collections.Counter()
         plain: list[JaxprEqn] = []
         for eqn in jaxpr.eqns:
             scopes = scopes_of(eqn, place.scopes)
@@ -151,7 +153,7 @@ class Rewriter:
                 name = f"{name} backward" if place.backward else name
                 count = counts[name]
                 counts[name] += 1
-                entry = _entry(eqn, count)
+                entry = _entry(eqn, entries)
                 inner = dataclasses.replace(
                     place,
                     scopes=scopes,
@@ -243,12 +245,14 @@ def _derive(place: Place, name: str, count: int, wanted: Wanted | None) -> Key |
     return jax.random.fold_in(jax.random.fold_in(place.key, zlib.crc32(name.encode())), count)
 
 
-def _entry(eqn: JaxprEqn, count: int) -> str:
-    """What an equation is called in the ledger of its program."""
+def _entry(eqn: JaxprEqn, entries: "collections.Counter[str]") -> str:
+    """What an equation is called in the ledger of its program: its names, joined by dots."""
     own = eqn.params.get("name", eqn.primitive.name)
     own = own if isinstance(own, str) else eqn.primitive.name
-    name = "/".join((*scopes_of(eqn, ()), own.strip("_")))
-    return f"{name}_{count}" if count else name
+    names = (re.sub(r"\W+", "_", name).strip("_") for name in (*scopes_of(eqn, ()), own))
+    name = ".".join(names)
+    entries[name] += 1
+    return f"{name}_{entries[name] - 1}" if entries[name] > 1 else name
 
 
 def _child(place: Place, entry: str, wanted: Wanted | None) -> Ledger | None:

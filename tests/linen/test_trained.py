@@ -131,6 +131,43 @@ def test_inside_lifts_values_and_states_are_those_of_a_loop(how):
     assert all(np.all(np.asarray(s)[..., 0, 0, 0] > 0) for s in jax.tree.leaves(got[1]))
 
 
+class Bare(nn.Module):
+    """Layers without a seam, which are traced and rewritten."""
+
+    @nn.compact
+    def __call__(self, x):
+        embed = nn.Embed(8, 8, name="embed")
+        x = nn.Einsum((8, 8), "bd,de->be", name="mix")(x)
+        x = nn.ConvTranspose(8, (3,), name="up")(x[None])
+        x = nn.RNN(nn.OptimizedLSTMCell(8), variable_axes={"quant": 0}, name="rnn")(x)
+        return embed.attend(x)
+
+
+def test_layers_without_a_seam_learn_and_remember():
+    policy = Policy(fwd=Gemm(DELAYED, operands.LSQ()), dlhs=Gemm(DELAYED, None))
+    model = qjax.quantize(Bare(), policy)
+    variables = model.init(jax.random.key(0), X)
+    plain = Bare().init(jax.random.key(0), X)["params"]
+    flat = dict(jax.tree_util.tree_leaves_with_path(variables["params"]))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(plain):
+        np.testing.assert_array_equal(flat[path], leaf)
+
+    def loss(variables):
+        out, after = model.apply(variables, X, mutable=["quant"])
+        return jnp.sum(jnp.sin(out)), after["quant"]
+
+    grads, after = jax.jit(jax.grad(loss, has_aux=True))(variables)
+    steps = [
+        g for p, g in jax.tree_util.tree_leaves_with_path(grads["params"]) if "quant" in str(p)
+    ]
+    assert len(steps) == 5
+    assert all(float(jnp.abs(g)) > 0 for g in steps)
+    for name, found in (("fwd_lhs", after), ("dlhs_lhs", grads["quant"])):
+        states = [s for p, s in jax.tree_util.tree_leaves_with_path(found) if name in str(p)]
+        assert len(states) == 5
+        assert all(float(jnp.max(s)) > 0 for s in states)
+
+
 def test_without_a_mutable_collection_nothing_moves():
     model = qjax.quantize(MLP(), REMEMBERING)
     variables = model.init(jax.random.key(0), X)

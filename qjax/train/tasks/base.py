@@ -88,12 +88,17 @@ def outcome(value: Any, variables: PyTree) -> Outcome:
 
 def with_penalties(result: Outcome, variables: PyTree) -> Outcome:
     """Adds what the operands of a quantized model put on the loss; metric `penalty`."""
-    terms = jax.tree.leaves(dict(variables).get(PENALTIES, {}))
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    terms = [leaf for path, leaf in leaves if any(_name(key) == PENALTIES for key in path)]
     if not terms:
         return result
     penalty = sum((term.astype(jnp.float32) for term in terms), jnp.float32(0))
     metrics = {**result.metrics, "penalty": penalty}
     return result._replace(loss=result.loss + penalty, metrics=metrics)
+
+
+def _name(key: Any) -> Any:
+    return getattr(key, "key", None)
 
 
 def cross_entropy(logits: Array, batch: dict[str, Array]) -> Array:

@@ -5,7 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from qjax._typing import Key, PyTree
-from qjax.train.tasks.base import Mode, Outcome, Quantize, Task, cross_entropy, outcome, quantized
+from qjax.train.tasks.base import (
+    Mode,
+    Outcome,
+    Quantize,
+    Task,
+    cross_entropy,
+    outcome,
+    quantized,
+    with_penalties,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,4 +70,6 @@ class NnxTask(Task):
         model.train() if mode == "train" else model.eval()
         value = self.loss_fn(model(*self.inputs(batch)), batch)
         _, _, updated = nnx.split(model, nnx.Param, ...)
-        return outcome(value, nnx.to_pure_dict(updated))
+        held = nnx.to_pure_dict(updated)
+        result = outcome(value, held)
+        return with_penalties(result, held) if mode == "train" else result
