@@ -17,7 +17,7 @@ train: $(READY)  ## train the float32 and the MXFP8 language model on real text
 claims: $(READY)  ## try each method's published claim in miniature; goes on where it was stopped
 	$(BIN)/python -m examples.claims
 
-methods: $(READY)  ## write the tables of methods into README.md and docs/methods.md
+methods: $(READY)  ## write the tables of methods into README.md and qjax/recipes/methods.md
 	$(BIN)/python -m qjax.recipes
 
 test: $(READY)  ## all tests but the slow ones

@@ -26,6 +26,7 @@ from qjax.contraction import Policy as Policy
 from qjax.contraction import conv_general_dilated as conv_general_dilated
 from qjax.contraction import dot_general as dot_general
 from qjax.contraction import einsum as einsum
+from qjax.contraction import matmul as matmul
 from qjax.contraction import operands as operands
 from qjax.contraction import ragged_dot as ragged_dot
 from qjax.qtensor import QTensor as QTensor

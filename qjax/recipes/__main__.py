@@ -1,4 +1,4 @@
-"""Writes the tables of methods into README.md and docs/methods.md: `python -m qjax.recipes`.
+"""Writes the tables of methods, in README.md and beside this file: `python -m qjax.recipes`.
 
 Tests compare the files with what this would write, so that neither can go stale.
 """
@@ -36,7 +36,7 @@ def readme(text: str) -> str:
 
 
 def methods() -> str:
-    """The text of docs/methods.md."""
+    """The text of qjax/recipes/methods.md."""
     return INTRODUCTION + catalogue.listing().rstrip("\n") + "\n"
 
 
@@ -45,8 +45,7 @@ def main() -> None:
     root = pathlib.Path(__file__).parent.parent.parent
     path = root / "README.md"
     path.write_text(readme(path.read_text()))
-    (root / "docs").mkdir(exist_ok=True)
-    (root / "docs" / "methods.md").write_text(methods())
+    (root / "qjax" / "recipes" / "methods.md").write_text(methods())
 
 
 if __name__ == "__main__":

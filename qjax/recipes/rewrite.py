@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 from qjax._typing import Array, Key, PyTree
-from qjax.contraction import Gemm, Policy, conv_general_dilated, dot_general
+from qjax.contraction import Policy, conv_general_dilated, dot_general
 from qjax.contraction.outside import needs_variables
 from qjax.contraction.ragged import ragged_dot_general
 from qjax.contraction.record import site
@@ -221,11 +221,14 @@ class Rewriter:
 def _for_roles(policy: Policy, lhs: Role, rhs: Role) -> Policy:
     """The policy by the sides of the operands, given what they are."""
     if Role.COTANGENT in (lhs, rhs):
-        # The backward rule of a custom_vjp: this is one of the other two legs.
-        left = policy.dlhs if lhs.held or rhs.held else policy.drhs
-        grad, other = policy.dlhs.lhs, (left.rhs if left is policy.dlhs else left.lhs)
-        sides = [grad if role is Role.COTANGENT else other for role in (lhs, rhs)]
-        return Policy(fwd=Gemm(*sides))
+        # The backward rule of a custom_vjp: this is one of the other two legs, all of it.
+        if lhs.held or rhs.held:
+            gemm = policy.dlhs if lhs is Role.COTANGENT else policy.dlhs.flipped()
+        else:
+            gemm = policy.drhs if rhs is Role.COTANGENT else policy.drhs.flipped()
+        if lhs is rhs:
+            gemm = dataclasses.replace(gemm, lhs=gemm.rhs)
+        return Policy(fwd=gemm, implementation=policy.implementation)
     if lhs.held and rhs is Role.ACTIVATION:
         return policy.flipped()
     return policy

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import qjax
@@ -63,3 +64,45 @@ def test_a_broken_pattern_is_refused():
 def test_a_policy_of_strings_is_refused():
     with pytest.raises(TypeError, match=r"`Policy.fwd`.*'mxfp8'.*recipes.get"):
         Policy(fwd="mxfp8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ((5,), (5,)),
+        ((4, 5), (5,)),
+        ((5,), (5, 3)),
+        ((4, 5), (5, 3)),
+        ((2, 4, 5), (5, 3)),
+        ((4, 5), (2, 5, 3)),
+        ((2, 4, 5), (2, 5, 3)),
+        ((2, 1, 4, 5), (3, 5, 3)),
+        ((2, 4, 5), (5,)),
+        ((0, 4, 5), (5, 3)),
+    ],
+)
+def test_matmul_is_that_of_jax_and_quantizes_as_einsum_does(a, b, getkey):
+    a, b = jax.random.normal(getkey(), a), jax.random.normal(getkey(), b)
+
+    def value_and_grads(f):
+        return jax.value_and_grad(lambda a, b: jnp.sum(f(a, b) ** 2), (0, 1))(a, b)
+
+    def plain(a, b):
+        return qjax.matmul(a, b, policy=qjax.Policy())
+
+    np.testing.assert_array_equal(plain(a, b), jnp.matmul(a, b))
+    for got, expected in zip(
+        jax.tree.leaves(value_and_grads(plain)), jax.tree.leaves(value_and_grads(jnp.matmul))
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+    policy = qjax.Policy(fwd=qjax.Gemm("int8_channel", "e4m3fn"))
+    rows = qjax.cast(a, "int8_channel")
+    expected = jnp.matmul(rows, qjax.cast(b, "e4m3fn"))
+    np.testing.assert_allclose(qjax.matmul(a, b, policy=policy), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_matmul_says_which_axes_do_not_fit():
+    with pytest.raises(ValueError, match=r"last axis of shape \(2, 3\) with the last but one"):
+        qjax.matmul(jnp.ones((2, 3)), jnp.ones((2, 3)), policy=qjax.Policy())
+    with pytest.raises(ValueError, match="a scalar has no axis"):
+        qjax.matmul(jnp.float32(1), jnp.ones(3), policy=qjax.Policy())

@@ -22,7 +22,7 @@ def test_the_readme_holds_the_generated_table():
 
 
 def test_the_list_of_pieces_is_the_generated_one():
-    text = (ROOT / "docs" / "methods.md").read_text()
+    text = (ROOT / "qjax" / "recipes" / "methods.md").read_text()
     assert text == writer.methods(), "run `python -m qjax.recipes`"
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import qjax
+from qjax.contraction import FloatAccumulator, Hadamard
 from qjax.recipes.rewrite import Decision, rewrite
 from qjax.recipes.roles import Role
 
@@ -129,6 +130,36 @@ def test_the_rule_of_a_custom_vjp_is_kept_and_both_of_its_halves_are_rewritten(o
     rewritten = rewrite(make(plain, plain, plain), always(MXFP8))
     chex.assert_trees_all_equal(
         value_and_grad(rewritten, *operands), value_and_grad(make(fwd, fwd, fwd), *operands)
+    )
+
+
+def test_a_backward_rule_is_given_the_whole_leg_in_the_order_of_its_operands(operands):
+    legs = {
+        "dlhs": qjax.Gemm("int4_channel", "int8_channel", transform=Hadamard(8, seed=1)),
+        "drhs": qjax.Gemm("e4m3fn", "e5m2", accumulator=FloatAccumulator("bfloat16")),
+    }
+
+    def make(forward, dlhs, drhs):
+        @jax.custom_vjp
+        def f(x, w):
+            return forward(x, w)
+
+        f.defvjp(
+            lambda x, w: (f(x, w), (x, w)),
+            # The gradient of the weight is written the other way round here.
+            lambda saved, g: (dlhs(g, saved[1].T), drhs(g.T, saved[0]).T),
+        )
+        return f
+
+    def leg(gemm):
+        return functools.partial(quantized, policy=qjax.Policy(fwd=gemm))
+
+    expected = make(plain, leg(legs["dlhs"]), leg(legs["drhs"].flipped()))
+    rewritten = rewrite(make(plain, plain, plain), always(qjax.Policy(**legs)))
+    roles = [Role.ACTIVATION, Role.WEIGHT]
+    chex.assert_trees_all_equal(
+        value_and_grad(functools.partial(rewritten, roles=roles), *operands),
+        value_and_grad(expected, *operands),
     )
 
 
