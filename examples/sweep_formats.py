@@ -3,14 +3,16 @@
     python examples/sweep_formats.py --out examples/results
 
 Every float format, integer format, seed and size is a row of `formats.csv`, which the `scaling`
-tool reads; `formats.png` shows them with error bars over seeds. A run that is stopped goes on
-from the table when it is started again.
+tool reads; `formats.png` shows them with error bars over seeds. One scale serves a tile of 32
+elements, and a whole tensor in the recipes of "one scale". A run that is stopped goes on from the
+table when it is started again.
 """
 
 import argparse
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,13 +22,15 @@ import sweep_picture
 
 import qjax
 from qjax import Gemm, Policy, Quantizer, Recipe, Rule, formats, qtypes, train
-from qjax.rounding import Rounding, Stochastic
+from qjax.rounding import Stochastic
 
 # Exponent and mantissa bits: 3 to 8 bits in all, with every split that may be best.
 THREE_FOUR = ((1, 1), (2, 0), (1, 2), (2, 1), (3, 0))
 FIVE_TO_EIGHT = ((2, 2), (3, 1), (2, 3), (3, 2), (3, 4), (4, 3), (5, 2))
 FLOATS = THREE_FOUR + FIVE_TO_EIGHT
 INTEGERS = (3, 4, 5, 6, 8)
+KINDS = ("nearest", "stochastic", "head too", "one scale", "one scale, stochastic")
+AT_ONCE = 18  # runs in one program: what a stop loses
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -62,6 +66,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="peak of AdamW's learning rate (per step; default: 0.004)",
     )
     add(
+        "--kinds",
+        nargs="+",
+        choices=KINDS,
+        default=KINDS,
+        metavar="KIND",
+        help=f"recipes, of {', '.join(map(repr, KINDS))} (names; default: all)",
+    )
+    add(
         "--few",
         action="store_true",
         help="only two formats of each kind, for a quick look (flag; default: all)",
@@ -75,28 +87,34 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def recipe(name: str, element: formats.Format, *, noise: Rounding | None, head: bool) -> Recipe:
-    """MX tiles of `element` in all six operands; `noise` rounds gradients, `head` logits too."""
-    qtype = dataclasses.replace(qtypes.MXFP8, format=element)
+def recipe(kind: str, element: formats.Format) -> Recipe:
+    """Elements `element` in all six operands of every layer; what `kind` says is in `KINDS`."""
+    coarse, noisy = kind.startswith("one scale"), kind.endswith("stochastic")
+    base = qtypes.INT8_TENSOR if coarse else qtypes.MXFP8
+    qtype = dataclasses.replace(base, format=element)
     plain = Quantizer(qtype)
-    grad = plain if noise is None else Quantizer(qtype, rounding=noise)
+    grad = Quantizer(qtype, rounding=Stochastic()) if noisy else plain
     policy = Policy(fwd=Gemm(plain, plain), dlhs=Gemm(grad, plain), drhs=Gemm(plain, grad))
-    exempt = () if head else (Rule("lm_head", Policy(), optional=True),)
-    return Recipe((*exempt, Rule(".*", policy)), name=name)
+    exempt = () if kind == "head too" else (Rule("lm_head", Policy(), optional=True),)
+    return Recipe((*exempt, Rule(".*", policy)), name=kind)
 
 
-def recipes(few: bool) -> list[Recipe]:
-    """Every recipe of the sweep; those of one name form one compiled program."""
+def recipes(kinds: Sequence[str], few: bool) -> list[Recipe]:
+    """Every recipe of the sweep; those of one kind form one compiled program."""
     floats = [formats.Float(e, m, family="finite") for e, m in FLOATS]
     integers = [formats.Int(bits, narrow=True) for bits in INTEGERS]
     four = [f for f in floats if f.width == 4]
     if few:
         floats, integers, four = floats[3:11:7], integers[1:4:2], four[:1]
-    nearest = [recipe("nearest", f, noise=None, head=False) for f in (*floats, *integers)]
+    every = [*floats, *integers]
     # Noise in the gradients is said to matter below five bits, so wider formats go without.
-    narrow = [f for f in (*floats, *integers) if f.width <= 5]
-    noisy = [recipe("stochastic", f, noise=Stochastic(), head=False) for f in narrow]
-    return nearest + noisy + [recipe("head too", f, noise=None, head=True) for f in four]
+    narrow = [f for f in every if f.width <= 5]
+    # The best float of four and of five bits; E1M1 and E1M2 are integers of three and four.
+    best = [f for f in floats if f.width <= 5 and (f.exponent_bits, f.mantissa_bits > 0) == (2, 1)]
+    single = best + [f for f in integers if f.width <= 5]
+    chosen = {"nearest": every, "stochastic": narrow, "head too": four}
+    chosen |= {kind: single for kind in KINDS if kind.startswith("one scale")}
+    return [recipe(kind, element) for kind in kinds for element in chosen[kind]]
 
 
 def sweep_size(width: int, options: argparse.Namespace, text: train.data.Text) -> Any:
@@ -122,7 +140,7 @@ def sweep_size(width: int, options: argparse.Namespace, text: train.data.Text) -
     }
     trials = [
         train.Trial(recipe=chosen, seed=seed, rate=options.learning_rate, columns=columns)
-        for chosen in (None, *recipes(options.few))
+        for chosen in (None, *recipes(options.kinds, options.few))
         for seed in range(options.seeds)
     ]
     return train.sweep(
@@ -132,6 +150,7 @@ def sweep_size(width: int, options: argparse.Namespace, text: train.data.Text) -
         steps=options.steps,
         held_out=held_out,
         table=options.out / "formats.csv",
+        at_once=AT_ONCE,
         progress=train.Progress(f"width {width}", steps=options.steps, unit="steps"),
     )
 

@@ -101,7 +101,7 @@ def sweep(
     with progress or Silent() as display:
         for group in _groups([(n, t) for n, t in zip(names, trials) if n not in done]):
             runner = _Runner([t for _, t in group], make_step, batches, held_out, mesh)
-            size = at_once or len(group)
+            size = min(at_once or len(group), len(group))
             for begin in range(0, len(group), size):
                 part = group[begin : begin + size]
                 results = runner.run([t for _, t in part], size, steps, chunk, display)

@@ -17,6 +17,14 @@ POSITIVE = frozenset({"N", "D", "C", "P", "P_w", "P_a", "P_kv", "P_post", "B", "
 #: Columns that must not be negative wherever they have a value.
 NONNEGATIVE = frozenset({"E", "M", "S", "weight", "GMSE"})
 CANONICAL = POSITIVE | NONNEGATIVE | LABELS | {"delta", "metric"}
+#: Words in names that people give to columns of numbers.
+_WORDS = {
+    "N": ("param", "size"),
+    "D": ("token", "data", "bytes"),
+    "C": ("flop", "compute"),
+    "P": ("bit", "precision"),
+    "loss": ("loss", "nll", "cross"),
+}
 
 
 def as_floats(name: str, values: np.ndarray) -> np.ndarray:
@@ -30,11 +38,13 @@ def no_column(name: str, columns: Iterable[str]) -> str:
     """Returns the sentence about a column that is not there, with near names."""
     columns = list(columns)
     near = difflib.get_close_matches(name.lower(), [c.lower() for c in columns], n=3, cutoff=0.3)
-    near = [c for c in columns if c.lower() in near]
+    meant = [c for c in columns if any(word in c.lower() for word in _WORDS.get(name, ()))]
+    near = meant or [c for c in columns if c.lower() in near]
     hint = f" Near: {', '.join(near)}." if near else ""
+    column = near[0] if meant else "your_column"
     return (
-        f"The table has no column {name!r}.{hint} It has {', '.join(columns)}; "
-        f"name the column that holds it with map, as in map={{{name!r}: 'your_column'}}."
+        f"The table has no column {name!r}.{hint} It has {', '.join(columns)}; name the column "
+        f"that holds it: --map {name}={column}, in Python map={{{name!r}: {column!r}}}."
     )
 
 

@@ -112,7 +112,7 @@ class Dataset:
             more = f"; and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
             raise ValueError(
                 f"{len(named)} bad row(s) in {self.source or 'the table'}: {shown}{more}. "
-                "Correct them, or pass on_bad='drop' to leave them out."
+                "Correct them, or leave them out: --drop-bad, in Python on_bad='drop'."
             )
         keep = np.ones(len(self), bool)
         keep[list(bad)] = False

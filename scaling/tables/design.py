@@ -197,8 +197,9 @@ def units(ds: Table, law: Law) -> list[Finding]:
                 Finding(
                     code="units_suspect",
                     severity="warning",
-                    message=f"The median of {name} is {median:g}; raw counts are expected. If the "
-                    f"column is in millions, say so: map={{{name!r}: 'column:1e6'}}.",
+                    message=f"The median of {name} is {median:g}; raw counts are expected. If it "
+                    f"is in millions, say so: --unit {name}=1e6, or map={{{name!r}: "
+                    f"'{name}:1e6'}} in Python.",
                     details={"predictor": name, "median": median},
                 )
             )
@@ -250,8 +251,8 @@ def deltas(ds: Table) -> list[Finding]:
             code="negative_delta",
             severity="error",
             message=f"{len(bad)} degradation(s) are not positive (lines {lines}), so their "
-            "logarithm does not exist. Model the loss itself, drop the rows with on_bad='drop', or "
-            "pass objective='l2'.",
+            "logarithm does not exist. Model the loss itself, leave the rows out (--drop-bad, in "
+            "Python on_bad='drop'), or choose the objective l2.",
             details={"lines": [int(line) for line in ds.lines[bad]]},
         )
     ]

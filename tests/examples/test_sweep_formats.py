@@ -21,6 +21,7 @@ def test_the_sweep_trains_draws_and_goes_on(sweep_formats, tmp_path, capsys):
         (tmp_path / f"{i}.txt").write_text(f"the {i}th file says what the others say. " * 60)
     out = tmp_path / "out"
     options = ["--few", "--seeds", "1", "--steps", "2", "--widths", "8", "--out", str(out)]
+    options += ["--kinds", "nearest", "one scale, stochastic"]
     options += ["--text", *map(str, tmp_path.glob("*.txt"))]
     assert sweep_formats.main(options) == 0
     first = (out / "formats.csv").read_bytes()
@@ -57,3 +58,18 @@ def test_the_committed_table_orders_formats_as_published(n):
     assert losses[4, 3] == pytest.approx(base, abs=0.03)
     # Logits in four bits cost more than all other layers together.
     assert mean(rows, recipe="head too", E=2, M=1) - base > losses[2, 1] - base
+
+
+@pytest.mark.parametrize("n", sorted({row["N"] for row in committed()}))
+def test_stochastic_gradients_decide_at_four_bits_under_one_scale(n):
+    """By a tenth of a nat for integers, and by less for the best float."""
+    rows = [row for row in committed() if row["N"] == n]
+    four = {"E": 0, "M": 3}
+    nearest = mean(rows, recipe="one scale", **four)
+    assert nearest - mean(rows, recipe="one scale, stochastic", **four) > 0.1
+    best = {"E": 2, "M": 1}
+    assert mean(rows, recipe="one scale", **best) > mean(
+        rows, recipe="one scale, stochastic", **best
+    )
+    # A scale for every 32 elements makes up for it.
+    assert mean(rows, recipe="nearest", **four) < mean(rows, recipe="one scale", **four) - 0.1

@@ -143,3 +143,12 @@ def test_without_pandas_the_extra_is_named(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"qjax\[tables\]"):
         Dataset.read_csv(tmp_path / "t.csv")
     assert len(Dataset(ROWS)) == 3
+
+
+def test_columns_are_found_by_what_people_call_them():
+    ds = Dataset({"n_params": [1e8, 2e8], "train_tokens": [1e9, 2e9], "loss": [3.0, 2.9]})
+    for name, column in (("N", "n_params"), ("D", "train_tokens")):
+        with pytest.raises(ValueError, match=f"--map {name}={column}, in Python map="):
+            ds[name]
+    with pytest.raises(ValueError, match="--map M=your_column"):
+        ds["M"]
