@@ -9,6 +9,7 @@ from qjax.recipes import dorefa as dorefa
 from qjax.recipes import dsq as dsq
 from qjax.recipes import fp4 as fp4
 from qjax.recipes import fp8 as fp8
+from qjax.recipes import fp8_delayed as fp8_delayed
 from qjax.recipes import fractrain as fractrain
 from qjax.recipes import hbfp as hbfp
 from qjax.recipes import hdqt as hdqt

@@ -3,7 +3,7 @@
 Activations and weights in E4M3 (largest value 448), incoming gradients in E5M2 (57344): the
 HYBRID convention of NVIDIA's Transformer Engine. The scale of a tensor is its largest
 magnitude over the format's largest value, in float32; rounding is to nearest even.
-Scales from a history of earlier steps (delayed scaling) need state and are not made here.
+Scales from a history of earlier steps are those of `fp8_delayed`.
 """
 
 from qjax import qtypes
