@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import qjax
-from qjax import formats, qtypes
+from qjax import calibration, formats, qtypes
 from qjax.quantizer import Quantizer
 from qjax.rounding import Stochastic
 from tests.families import QTYPES, label
@@ -189,6 +189,10 @@ def test_mistakes_at_the_door_say_what_to_do():
         Quantizer("mxfp8", scale="flor")
     with pytest.raises(ValueError, match="2 to 24"):
         qjax.cast(x, "bfp1")
+    for bound in (calibration.Fixed(3.0), calibration.Delayed(length=4), calibration.Search()):
+        with pytest.raises(ValueError, match=r"int4.*neither a scale nor a zero.*int4:float32"):
+            Quantizer("int4", calibration=bound)
+    assert Quantizer("int4", calibration=calibration.AbsMax()) == Quantizer("int4")
 
 
 @pytest.mark.parametrize("qtype", QTYPES, ids=label)

@@ -48,6 +48,7 @@ class Quantizer:
         _check_kind("rounding", self.rounding, roundings.Rounding, "NearestEven()")
         _check_kind("calibration", self.calibration, calibrations.Calibration, "AbsMax()")
         object.__setattr__(self, "scale", _scale_procedure(self.qtype, self.scale))
+        _check_bounded(self.qtype, self.calibration)
 
     @property
     def stochastic(self) -> bool:
@@ -196,6 +197,16 @@ def _check_kind(name: str, value: Any, kind: type, example: str) -> None:
         raise TypeError(
             f"`{name}` must be a {kind.__name__} of `qjax.{name}`, but {value!r} came. "
             f"Write for instance `{name}=qjax.{name}.{example}`."
+        )
+
+
+def _check_bounded(qtype: QType, calibration: calibrations.Calibration) -> None:
+    """Refuses a calibration where there is nothing to find from its bound."""
+    if qtype.scale is None and qtype.zero is None and calibration != calibrations.AbsMax():
+        raise ValueError(
+            f"`Quantizer` was given calibration={calibration!r}, but {qtype.name} has neither a "
+            "scale nor a zero point to find from it. Leave it out, or give a type with a scale, "
+            f'such as "{qtype.name}:float32".'
         )
 
 
