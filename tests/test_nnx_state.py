@@ -156,6 +156,15 @@ def test_a_step_of_training_keeps_states_and_reports_facts():
     chex.assert_tree_all_finite(jax.device_get(metrics))
 
 
+def test_operands_that_are_trained_without_values_compute_as_in_linen():
+    """Signs and ternary weights are estimated, but hold nothing."""
+    small = Small(nnx.Rngs(0))
+    ours = qjax.quantize(small, "bitnet_b158", example=(X,))
+    weights = {"kernel": small.up.kernel[...], "bias": small.up.bias[...]}
+    twin = qjax.quantize(Twin(), "bitnet_b158")
+    np.testing.assert_array_equal(ours(X), twin.apply({"params": {"up": weights}}, X))
+
+
 def test_what_is_missing_is_said(model):
     with pytest.raises(ValueError, match=r"'policy'.*`example` is None.*example=\(inputs,\)"):
         qjax.quantize(model, POLICY)

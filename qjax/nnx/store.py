@@ -47,18 +47,14 @@ class Store(nnx.Module):
 
     Attributes:
       building: Whether the values are being made, by the first call.
+      made: Whether a call has made them; some operands, such as signs, have none.
       diagnose: Whether facts about casts are collected.
     """
 
     def __init__(self, diagnose: bool = False):
-        self.building, self.diagnose = True, diagnose
+        self.building, self.made, self.diagnose = True, False, diagnose
         for collection in _KINDS:
             setattr(self, collection, nnx.Dict())
-
-    @property
-    def made(self) -> bool:
-        """Whether the values are there."""
-        return any(len(_plain(getattr(self, collection))) for collection in _KINDS)
 
     def ledger(self, path: str) -> Ledger:
         """The values, for one call of the layer at `path`.
@@ -79,6 +75,7 @@ class Store(nnx.Module):
     def take(self, ledger: Ledger) -> None:
         """Keeps what a call has made, or moved on."""
         if ledger.building:
+            self.made = True
             for collection, kind in _KINDS.items():
                 made = ledger.taken.get(collection, {})
                 setattr(self, collection, _wrapped(kind, made))

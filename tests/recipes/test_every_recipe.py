@@ -90,12 +90,65 @@ def test_an_nnx_model_and_a_function_differentiate(name):
     def of_layer(layer):
         return jnp.mean(layer(X) ** 2)
 
-    def of_array(w, x):
-        return jnp.mean((x @ w) ** 2)
-
     function = qjax.quantize(of_array, name, weights=["w"])
     by_key = lambda w: function(w, X, quant_key=jax.random.key(3))  # noqa: E731
     shape = jax.eval_shape(jax.grad(by_key), X.T @ X)
     assert shape.shape == (32, 32)
     gradients = nnx.eval_shape(nnx.grad(of_layer), layer)
     assert gradients["kernel"].shape == (32, 32)
+
+
+def of_array(w, x):
+    return jnp.mean((x @ w) ** 2)
+
+
+class Layer(nnx.Module):
+    def __init__(self):
+        self.up = nnx.Linear(32, 32, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.up(x)
+
+
+def by_collection(tree):
+    """Shapes of the values of one layer by collection, operand and name, wherever they stand."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    words = [([str(getattr(k, "key", k)) for k in path], leaf.shape) for path, leaf in leaves]
+    operands = ("fwd_lhs", "fwd_rhs", "dlhs_lhs", "dlhs_rhs", "drhs_lhs", "drhs_rhs")
+    found = {}
+    for path, shape in words:
+        at = next((n for n, word in enumerate(path) if word in operands), None)
+        if at is not None:
+            collection = next(w for w in path if w in ("params", "quant", "quant_penalties"))
+            found["/".join([collection, *path[at:]])] = shape
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(STATELESS)))
+def test_what_learns_or_remembers_does_so_through_every_door(name):
+    """The same values by collection in linen, nnx and functions, and gradients of the learned."""
+    key, rngs = jax.random.key(3), {"params": jax.random.key(1), "quant": jax.random.key(2)}
+    linen = qjax.quantize(nn.Dense(32), name)
+    variables = jax.eval_shape(linen.init, rngs, X)
+    of_linen = by_collection(variables)
+    assert len(of_linen) == len(jax.tree.leaves(variables)) - 2  # Kernel and bias.
+
+    make = lambda: qjax.quantize(Layer(), name, rngs=nnx.Rngs(quant=1), example=(X,))  # noqa: E731
+    layer = nnx.eval_shape(make)
+    of_nnx = by_collection(nnx.to_pure_dict(nnx.state(layer)))
+    grads = nnx.eval_shape(nnx.grad(lambda layer: jnp.mean(layer(X) ** 2)), layer)
+    of_nnx_grads = by_collection(nnx.to_pure_dict(grads))
+
+    function = qjax.quantize(of_array, name, weights=["w"])
+    values = jax.eval_shape(lambda w: function.init(w, X, quant_key=key), X.T @ X)
+    of_function = by_collection(values)
+    call = lambda w, quant: function(w, X, quant=quant, quant_key=key)  # noqa: E731
+    gradients = jax.eval_shape(jax.grad(call, (0, 1)), X.T @ X, values)
+    assert gradients[0].shape == (32, 32)
+    advance = lambda quant: function.advance(X.T @ X, X, quant=quant, quant_key=key)[1]  # noqa: E731
+    assert jax.tree.structure(jax.eval_shape(advance, values)) == jax.tree.structure(values)
+
+    assert of_nnx == of_linen
+    assert of_function == of_linen
+    learned = {place for place in of_linen if place.startswith("params/")}
+    assert set(of_nnx_grads) == learned
