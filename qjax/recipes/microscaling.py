@@ -3,8 +3,12 @@
 Every operand is quantized from its high-precision values along the axes that its leg
 contracts, so `x` and `w` are each quantized twice. The scale rule is the OCP one (floor).
 Six- and eight-bit types round to nearest even. The four-bit type rounds the incoming
-gradients stochastically: nearest rounding loses the small gradients of a tile, which is
-visible in the loss; `mxfp4_rne` is that recipe, for comparison.
+gradients stochastically, because nearest rounding loses the small gradients of a tile; and it
+takes their scale large enough that no element saturates ("rceil"), because noise around a
+clipped element is biased: the floor rule clips what lies between 6 and 8 times the scale, and
+a small network then diverges with noise as it does without. `mxfp4_rne` has neither, for
+comparison. (Tseng et al. 2025, arXiv 2502.20586, keep the floor rule and shrink the gradients
+by 3/4 to the same end.)
 
 Source: Rouhani et al. 2023, "Microscaling Data Formats for Deep Learning"
 (arXiv 2310.10537), and the OCP MX specification v1.0. There, operands, results and all
@@ -54,9 +58,9 @@ def mxfp6_e2m3() -> Recipe:
 
 @register("mxfp4", METHOD)
 def mxfp4() -> Recipe:
-    """E2M1 in all six operands, gradients rounded stochastically."""
-    noisy = Quantizer(qtypes.MXFP4, rounding=Stochastic())
-    return six_operands("mxfp4", Quantizer(qtypes.MXFP4), cotangent=noisy)
+    """E2M1 in all six operands, gradients rounded stochastically and never clipped."""
+    noisy = Quantizer(qtypes.MXFP4, rounding=Stochastic(), scale="rceil")
+    return six_operands("mxfp4", Quantizer(qtypes.MXFP4), cotangent=noisy, version=2)
 
 
 @register("mxfp4_rne", METHOD)

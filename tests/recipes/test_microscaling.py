@@ -54,3 +54,13 @@ def test_rounding_along_one_axis_and_the_other_differ():
     both = [qjax.cast(x, "mxfp4", axis=axis) for axis in (0, 1)]
     assert not np.array_equal(*both)
     np.testing.assert_array_equal(qjax.cast(x.T, "mxfp4", axis=1).T, both[0])
+
+
+@pytest.mark.parametrize("largest", [4.0, 6.5, 7.75])
+def test_four_bit_gradients_are_unbiased_also_where_the_floor_rule_would_clip(largest):
+    quantizer = qjax.recipes.get("mxfp4").default.dlhs.lhs
+    tile = jnp.linspace(-1.0, 1.0, 32).at[5].set(largest)
+    keys = jax.random.split(jax.random.key(0), 4096)
+    drawn = np.asarray(jax.vmap(lambda key: quantizer.cast(tile, key=key))(keys), np.float64)
+    error = drawn.std(0) / len(keys) ** 0.5
+    assert np.all(np.abs(drawn.mean(0) - tile) <= 5 * error + 1e-6)

@@ -16,7 +16,7 @@ CLAIMS = (
     Claim(
         name="mx",
         method="microscaling",
-        says="MXFP8 and MXFP6 train like float32; MXFP4 needs stochastic rounding of gradients.",
+        says="MXFP8 and MXFP6 train like float32; MXFP4 needs unbiased stochastic gradients.",
         published="GPT models up to 1.5B in MXFP6 match FP32 loss",
         evidence="not verified",
         setting=f"{settings.TEACHER} All layers.",
