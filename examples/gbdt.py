@@ -9,7 +9,6 @@ the same rows; the table gives means over seeds with their standard errors.
 """
 
 import argparse
-import csv
 import pathlib
 import sys
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from boosting.tables import DATA, METRIC, Method, Size, boosted, score, split
 
+from qjax import train
 from qjax.rounding import NearestAway
 
 FIELDS = ("data", "method", "bits", "metric", "mean", "standard_error", "seeds", "beside_float")
@@ -119,11 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         values = [library(name, seed, size) for seed in range(options.seeds)]
         rows.append(row(name, "scikit-learn", "64", values, base))
         print("  ".join(str(rows[-1][field]) for field in FIELDS), flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    train.write_table(rows, options.out)
     print(f"wrote {options.out}")
     return 0
 

@@ -10,7 +10,6 @@ low (Schiemer et al. 2023, arXiv 2310.03675). Exemplars are chosen by herding (R
 """
 
 import argparse
-import csv
 import itertools
 import pathlib
 import sys
@@ -213,11 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = run(recipe, options)
         print(summary(found), flush=True)
         rows += found
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    train.write_table(rows, options.out)
     print(f"wrote {options.out}")
     return 0
 
