@@ -80,6 +80,11 @@ def widths(recipe):
     return {row.path: row.bits[0] for row in rows}, {row.path: row.flops for row in rows}
 
 
+def test_hbfp_exempts_no_layer():
+    """The paper converts all dot products, and so does its code, the classifier's included."""
+    assert set(widths("hbfp4")[0].values()) == {4.125}
+
+
 def test_the_booster_is_wide_at_both_ends_and_at_the_end():
     early, late = hbfp.stages(block=64)
     assert early == dataclasses.replace(recipes.get("accuracy_booster"), name=early.name)

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg
 
 import qjax
-from qjax import Policy
+from qjax import Policy, recipes
 from qjax.contraction import Hadamard
 from qjax.recipes import hdqt
 
@@ -31,6 +31,25 @@ def test_the_forward_sum_is_clipped_tile_by_tile():
         out = qjax.dot_general(x, w, DOT, policy=Policy(hdqt.policy().fwd))
         np.testing.assert_allclose(out, total * s * t, rtol=1e-5)
     assert np.abs(a @ b).max() > 3 * 127
+
+
+def test_activations_without_negative_values_may_fill_all_sixteen_levels():
+    x = np.abs(X)
+    (b, t), step = codes(W, 0.975), np.float32(0.975) * x.max() / np.float32(15)
+    a = np.clip(np.rint(x / step), 0, 15)
+    total = sum(np.clip(a[:, k : k + 32] @ b[k : k + 32], -127, 127) for k in range(0, 72, 32))
+    policy = hdqt.policy(signed=False)
+    out = qjax.dot_general(x, W, DOT, policy=Policy(policy.fwd))
+    np.testing.assert_allclose(out, total * step * t, rtol=1e-5)
+    assert policy.drhs == hdqt.policy().drhs, "in the Hadamard domain both signs occur again"
+
+
+def test_no_layer_is_exempt():
+    """As in the released code, which converts the classifier too."""
+    recipe = recipes.get("hdqt")
+    assert recipe.version == 2
+    for path in ("conv_init", "layer_1", "classifier", "lm_head"):
+        assert recipe.match(path, "dot_general")[1].policy == hdqt.policy()
 
 
 def test_hadamard_matrices_cancel_in_integers():
