@@ -4,6 +4,7 @@ The loop that repeats it, and anything on the host, is `qjax.train.loop`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from qjax.train.loss_scale import LossScale
 from qjax.train.schedules import Phases, Schedule
 from qjax.train.state import State
 from qjax.train.tasks import Outcome, Task
+from qjax.train.tasks.base import check_applicable, joined, quantized
 
 
 # Compared by identity: a step holds functions, and `jax.jit(step)` needs it hashable.
@@ -59,13 +61,16 @@ class Step:
             raise ValueError(f"`clip` must be positive, but is {self.clip}. Give None not to clip.")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"`ema` must lie in (0, 1), but is {self.ema}. Try 0.999.")
+        # A task of the user's own may apply recipes in another way.
+        check_applicable(getattr(self.task, "quantize", quantized), self.recipe)
 
     def init(self, key: Key, batch: PyTree) -> State:
         """Returns the state before the first step; `batch` only gives shapes and dtypes."""
 
         def build(key: Key) -> State:
             for_params, for_steps = jax.random.split(key)
-            params, variables = self.task.init(for_params, batch)
+            schedule = self.recipe.init() if isinstance(self.recipe, Schedule) else None
+            params, variables = self._start(for_params, batch, schedule)
             return State(
                 step=jnp.zeros((), jnp.int32),
                 params=params,
@@ -74,10 +79,23 @@ class Step:
                 variables=variables,
                 loss_scale=None if self.loss_scale is None else self.loss_scale.init(),
                 average=None if self.ema is None else narrow(params, jnp.float32),
-                schedule=self.recipe.init() if isinstance(self.recipe, Schedule) else None,
+                schedule=schedule,
             )
 
         return jax.jit(build)(key)
+
+    def _start(self, key: Key, batch: PyTree, schedule: Any) -> tuple[PyTree, PyTree]:
+        """Parameters and other variables, those that operands of a later phase need included."""
+        if not isinstance(self.recipe, Phases):
+            return self.task.init(key, batch, self._recipe_at(jnp.int32(0), schedule))
+        found = [self.task.init(key, batch, recipe) for recipe in self.recipe.recipes]
+        if len({type(params) for params, _ in found}) > 1:
+            raise ValueError(
+                "In some phases of the step's `recipe` operands of a function learn, and in others "
+                "they do not, so the parameters of the phases have different forms. Let every "
+                "phase learn, or train a linen or nnx module."
+            )
+        return functools.reduce(lambda a, b: (joined(a[0], b[0]), joined(a[1], b[1])), found)
 
     def __call__(self, state: State, batch: PyTree) -> tuple[State, dict[str, Array]]:
         """Takes one step.
@@ -149,8 +167,11 @@ class Step:
                 "One program computes in one phase, but the step's `recipe` is `Phases`. Train "
                 "with `run`, or take the step of a phase: `step.in_phase(k)`."
             )
+        return self._recipe_at(state.step, state.schedule)
+
+    def _recipe_at(self, step: Array, schedule: Any) -> Any:
         if isinstance(self.recipe, Schedule):
-            return self.recipe.recipe(state.step, state.schedule)
+            return self.recipe.recipe(step, schedule)
         return self.recipe
 
     def in_phase(self, index: int) -> "Step":

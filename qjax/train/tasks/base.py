@@ -5,7 +5,7 @@ arrives quantized, or the task is given `qjax.quantize` to apply the recipe of e
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -16,7 +16,7 @@ from qjax._typing import Array, Key, PyTree
 from qjax.contraction.variables import PENALTIES
 
 Mode: TypeAlias = Literal["train", "evaluate"]
-Quantize: TypeAlias = Callable[[Any, Any], Any]
+Quantize: TypeAlias = Callable[..., Any]
 
 
 class Outcome(NamedTuple):
@@ -37,8 +37,12 @@ class Task(abc.ABC):
     """A model and its loss, as two pure functions."""
 
     @abc.abstractmethod
-    def init(self, key: Key, batch: PyTree) -> tuple[PyTree, PyTree]:
-        """Returns fresh parameters and other variables; `batch` only gives shapes."""
+    def init(self, key: Key, batch: PyTree, recipe: Any = None) -> tuple[PyTree, PyTree]:
+        """Returns fresh parameters and other variables.
+
+        What operands of `recipe` learn is among the parameters, what they remember among the
+        others. `batch` gives shapes and dtypes, and first values to operands that ask for data.
+        """
 
     @abc.abstractmethod
     def loss(
@@ -54,21 +58,37 @@ class Task(abc.ABC):
         """Returns the loss of one batch, under `recipe` when one is given."""
 
 
-def quantized(model: Any, quantize: Quantize | None, recipe: Any) -> Any:
+def quantized(model: Any, quantize: Quantize | None, recipe: Any, **options: Any) -> Any:
     """Returns `model` under `recipe`, or `model` itself when there is none.
+
+    Args:
+      model: A module or function.
+      quantize: `qjax.quantize`.
+      recipe: What it applies.
+      **options: Passed on to it.
 
     Raises:
       ValueError: If there is a recipe and no `quantize` to apply it with.
     """
     if recipe is None:
         return model
-    if quantize is None:
+    check_applicable(quantize, recipe)
+    assert quantize is not None
+    return quantize(model, recipe, **options)
+
+
+def check_applicable(quantize: Quantize | None, recipe: Any) -> None:
+    """Checks that a task can apply the recipe of a step.
+
+    Raises:
+      ValueError: If there is a recipe and no `quantize` to apply it with.
+    """
+    if recipe is not None and quantize is None:
         raise ValueError(
             "A step with a `recipe` or schedule applies it to the task's model at every step, but "
             "this task has no `quantize`. Build the task with `quantize=qjax.quantize`, or "
             "quantize the model beforehand and leave the step's `recipe` out."
         )
-    return quantize(model, recipe)
 
 
 def outcome(value: Any, variables: PyTree) -> Outcome:
@@ -99,6 +119,14 @@ def with_penalties(result: Outcome, variables: PyTree) -> Outcome:
 
 def _name(key: Any) -> Any:
     return getattr(key, "key", None)
+
+
+def joined(first: Any, second: Any) -> Any:
+    """The entries of two nested dictionaries; those of `first` where both have one."""
+    if not (isinstance(first, Mapping) and isinstance(second, Mapping)):
+        return first
+    both = {name: joined(value, second[name]) for name, value in first.items() if name in second}
+    return {**second, **first, **both}
 
 
 def cross_entropy(logits: Array, batch: dict[str, Array]) -> Array:

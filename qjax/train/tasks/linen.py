@@ -45,9 +45,10 @@ class LinenTask(Task):
     eval_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     quantize: Quantize | None = None
 
-    def init(self, key: Key, batch: PyTree) -> tuple[PyTree, PyTree]:
+    def init(self, key: Key, batch: PyTree, recipe: Any = None) -> tuple[PyTree, PyTree]:
+        model = quantized(self.model, self.quantize, recipe)
         rngs = streams(key, ("params", *self.rngs))
-        variables = dict(self.model.init(rngs, *self.inputs(batch), **self.eval_kwargs))
+        variables = dict(model.init(rngs, *self.inputs(batch), **self.eval_kwargs))
         return variables.pop("params", {}), variables
 
     def loss(
