@@ -4,6 +4,7 @@ import argparse
 import math
 import pathlib
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -60,6 +61,31 @@ def print_table(runs: list[dict[str, Any]]) -> None:
     # Piped output has no terminal to measure; 120 columns hold the whole table.
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
+
+
+def print_casts(runs: list[dict[str, Any]], count: int = 5) -> None:
+    """Prints, for every run with diagnostics, the operands that lost most in its last tenth."""
+    table = Table(title="casts with the most noise, mean over the last tenth of the steps")
+    for head in ("recipe", "operand", "SQNR (dB)", "saturated", "underflowed"):
+        table.add_column(head, justify="left" if head in ("recipe", "operand") else "right")
+    for run in runs:
+        for name, sqnr, *shares in noisiest(run["result"].history)[:count]:
+            table.add_row(run["name"], name, f"{sqnr:.1f}", *(f"{share:.2%}" for share in shares))
+    if table.row_count:
+        Console(width=120).print(table)
+
+
+def noisiest(history: Mapping[str, np.ndarray]) -> list[tuple[str, float, float, float]]:
+    """Operands, their SQNR in decibels, and the shares saturated and underflowed, worst first."""
+    found = []
+    for name in history:
+        kind, _, operand = name.partition("/")
+        if kind == "sqnr":
+            kinds = (f"{kind}/{operand}" for kind in ("sqnr", "saturated", "underflowed"))
+            last = [history[key][-max(len(history[key]) // 10, 1) :] for key in kinds]
+            # Where an operand was not met, or nothing was lost, there is no number.
+            found.append((operand, *(float(np.mean(v[np.isfinite(v)])) for v in last)))
+    return sorted(found, key=lambda row: row[1])
 
 
 def write_csv(runs: list[dict[str, Any]], options: argparse.Namespace, path: pathlib.Path) -> None:

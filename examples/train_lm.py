@@ -83,6 +83,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=10,
         help="steps between two looks at the run (count; default: 10)",
     )
+    add(
+        "--diagnostics",
+        action="store_true",
+        help="noise, saturation and underflow of every cast, into the metrics of every step and, "
+        "the worst of them, onto the screen (flag; default: off, as each cast is then measured)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -101,7 +107,7 @@ def run_one(name: str, options: argparse.Namespace, text: train.data.Text) -> di
     model = lm.LanguageModel(size)
     recipe = None if name == "float32" else qjax.recipes.get(name)
     if recipe is not None:
-        model = qjax.quantize(model, recipe)
+        model = qjax.quantize(model, recipe, diagnostics=options.diagnostics)
     windows = train.data.Windows(text.train, options.batch, options.length, seed=options.seed)
     held_out = train.data.Windows(text.held_out, options.batch, options.length)
     step = train.Step(
@@ -143,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     runs = [run_one(name, options, text) for name in names]
     comparison.print_table(runs)
+    comparison.print_casts(runs)
     comparison.write_csv(runs, options, options.out / "results.csv")
     comparison.draw(runs, options.out / "losses.png")
     print(f"wrote {options.out}/results.csv, losses.png and one .jsonl per run")

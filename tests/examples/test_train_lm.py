@@ -1,6 +1,7 @@
 """The main example runs to its table, its CSV and its picture, and refuses what it should."""
 
 import csv
+import json
 import os
 import pathlib
 import re
@@ -34,9 +35,16 @@ def text(tmp_path_factory):
 def test_the_example_trains_and_writes_everything(train_lm, text, tmp_path, capsys):
     out = tmp_path / "runs"
     options = ["--steps", "10", "--recipe", "mxfp8", "--text", str(text), "--out", str(out)]
-    assert train_lm.main([*options, *SMALL]) == 0
+    assert train_lm.main([*options, *SMALL, "--diagnostics"]) == 0
 
     table = capsys.readouterr().out
+    shown = re.findall(r"mxfp8 +│ (block_0/\S+) +│ +(\d+\.\d) │ +(\d+\.\d\d)% │", table)
+    metrics = [json.loads(line) for line in (out / "mxfp8.jsonl").read_text().splitlines()]
+    # Ten steps: the last tenth is the last one.
+    last = {k.removeprefix("sqnr/"): v for k, v in metrics[9].items() if k.startswith("sqnr/")}
+    assert len(last) == 6 * 8  # Four projections, two products of attention, two layers.
+    worst = sorted((v, k) for k, v in last.items() if isinstance(v, float))[:5]
+    assert [(name, sqnr) for name, sqnr, _ in shown] == [(k, f"{v:.1f}") for v, k in worst]
     assert "bits per operand" in table
     assert "8.25" in table
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))

@@ -9,8 +9,7 @@ import sys
 import time
 
 import jax
-import optax
-from tiny import Symbols, TinyLM
+from tiny import Symbols, remembering_step
 
 from qjax import train
 
@@ -26,12 +25,7 @@ class Slowly(Symbols):
 def main(folder, steps, limit=None):
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     folder = pathlib.Path(folder)
-    step = train.Step(
-        task=train.LinenTask(model=TinyLM(), train_kwargs={"deterministic": False}),
-        optimizer=optax.adam(1e-2),
-        loss_scale=train.DynamicScale(initial=2.0**10, interval=7),
-        ema=0.9,
-    )
+    step = remembering_step()
     fresh = step.init(jax.random.key(0), Symbols()[0])
     with train.Checkpoints(folder / "checkpoints", recipe="tiny", every=4) as checkpoints:
         state, _ = checkpoints.resume(fresh)

@@ -12,7 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Points, Symbols, TinyLM, regression_step, same, started
+from tiny import (
+    Points,
+    Symbols,
+    TinyLM,
+    regression_step,
+    remembering_step,
+    same,
+    started,
+)
 
 from qjax import train
 
@@ -26,18 +34,39 @@ def full_step():
     return regression_step(loss_scale=train.DynamicScale(interval=3), ema=0.9)
 
 
-def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(tmp_path):
-    step, points = full_step(), Points()
-    whole = train.run(step, started(step), points, steps=20, chunk=5)
+def plain():
+    return full_step(), Points()
+
+
+def remembering():
+    return remembering_step(), Symbols()
+
+
+@pytest.mark.parametrize("make", [plain, remembering])
+def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(make, tmp_path):
+    step, batches = make()
+    whole = train.run(step, started(step, batches), batches, steps=20, chunk=5)
     with train.Checkpoints(tmp_path, every=8) as checkpoints:
-        train.run(step, started(step), points, steps=9, chunk=4, checkpoints=checkpoints)
+        fresh = started(step, batches)
+        train.run(step, fresh, batches, steps=9, chunk=4, checkpoints=checkpoints)
     with train.Checkpoints(tmp_path, every=8) as checkpoints:
         assert checkpoints.latest == 9
-        state, position = checkpoints.resume(started(step, seed=7))
+        state, position = checkpoints.resume(started(step, batches, seed=7))
         assert position is None
-        rest = train.run(step, state, points, steps=20, chunk=4, checkpoints=checkpoints)
+        rest = train.run(step, state, batches, steps=20, chunk=4, checkpoints=checkpoints)
     assert same(rest.state, whole.state)
     assert np.array_equal(rest.history["loss"], whole.history["loss"][9:])
+
+
+def test_what_is_resumed_there_learns_remembers_and_follows_a_schedule():
+    """Or the test above would say less than it seems to."""
+    step, batches = remembering()
+    fresh = started(step, batches)
+    names = {jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(fresh)}
+    for word in ("'quant']['fwd_rhs']['step']", "'fwd_lhs'", "'dlhs_lhs'", ".schedule.level"):
+        assert any(word in name for name in names), (word, names)
+    last = train.run(step, fresh, batches, steps=9, chunk=9).state
+    assert int(last.schedule.level) == 1
 
 
 def test_saving_survives_the_donation_of_what_is_saved(tmp_path):

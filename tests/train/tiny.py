@@ -1,12 +1,16 @@
 """The smallest things that train: a linear regression, and a linen language model."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
 
-from qjax import train
+import qjax
+from qjax import Gemm, Policy, Quantizer, calibration, formats, operands, qtypes, train
+from qjax.rounding import Stochastic
 
 
 def regression(params, batch, key):
@@ -66,6 +70,25 @@ class Symbols:
             rows.append((rows[-1] * 5 + 3) % 32)
         rows = np.concatenate(rows, axis=1)
         return {"inputs": rows[:, :-1].astype(np.int32), "targets": rows[:, 1:].astype(np.int32)}
+
+
+def remembering_step():
+    """A step whose operands learn, remember and draw noise, under a schedule that has a state."""
+    delayed = Quantizer("e4m3fn:float32", calibration=calibration.Delayed(length=4))
+
+    def recipe(mantissa_bits):
+        element = formats.Float(3, mantissa_bits, family="finite")
+        qtype = dataclasses.replace(qtypes.MXFP8, format=element)
+        noisy = Quantizer(qtype, rounding=Stochastic(), scale="rceil")
+        forward, backward = Gemm(delayed, operands.LSQ(bits=4)), Gemm(delayed, None)
+        return Policy(fwd=forward, dlhs=backward, drhs=Gemm(None, noisy))
+
+    schedule = train.Plateau(recipes=(recipe(1), recipe(3)), patience=3, threshold=0.2)
+    train_kwargs = {"deterministic": False}
+    task = train.LinenTask(model=TinyLM(), train_kwargs=train_kwargs, quantize=qjax.quantize)
+    scale = train.DynamicScale(initial=2.0**10, interval=7)
+    optimizer = optax.adam(1e-2)
+    return train.Step(task=task, optimizer=optimizer, recipe=schedule, loss_scale=scale, ema=0.9)
 
 
 def same(a, b):
