@@ -19,7 +19,10 @@ from qjax._typing import Array, Key, Shape
 
 @dataclasses.dataclass(frozen=True)
 class Rounding(abc.ABC):
-    """A rule that takes magnitudes to whole numbers."""
+    """A rule that takes magnitudes to whole numbers.
+
+    `directed` rules move numbers however small away from zero; zero itself they must leave.
+    """
 
     stochastic: ClassVar[bool] = False
     directed: ClassVar[bool] = False
@@ -173,6 +176,7 @@ class Stochastic(Rounding):
     bits: int | None = None
     shared: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     stochastic: ClassVar[bool] = True
+    directed: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.bits is not None and not 1 <= self.bits <= 24:

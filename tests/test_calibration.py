@@ -39,6 +39,19 @@ def test_rules_agree_with_their_definitions_at_and_beside_every_threshold(name):
             assert exponent(x, name, "midmax") == (down if x <= middle * 2.0**down else down + 1)
 
 
+@pytest.mark.parametrize("name", ["mxfp4", "mx6"])
+@pytest.mark.parametrize("rule", calibration.RULES)
+def test_rules_hold_for_maxima_below_the_smallest_normal_number(name, rule):
+    sizes = np.r_[0:5, 1 << np.arange(23), (1 << np.arange(2, 27)) - 1].astype(np.int32)
+    x = jnp.zeros((len(sizes), 32)).at[:, 0].set(jnp.asarray(sizes).view(jnp.float32))
+    stored = Quantizer(name, scale="floor" if rule == "search" else rule).encode(x)
+    scale = stored.scale if stored.scale.scale is None else stored.scale.scale
+    got = np.asarray(scale.qvalue)[:, 0].astype(int) - 127
+    bound = formats.extended(jnp.asarray(sizes))
+    wanted = calibration.exponent_of(bound, qtypes.parse(name).format, rule)
+    assert np.array_equal(got, np.maximum(wanted, -127))
+
+
 def test_even_rounds_the_maximum_to_the_mantissa_first():
     # e2m1 keeps one bit: 1.75 ties and goes to 2.
     assert [exponent(x, "mxfp4", "even") for x in (1.5, 1.74, 1.75, 1.9, 2.0)] == [

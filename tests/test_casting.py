@@ -77,7 +77,8 @@ def test_a_hundred_formats_given_as_data_share_one_compilation():
     assert len(results) > 50
 
 
-EDGES = jnp.array([-140, -127, -60, 0, 3, 100, 119])
+# Exponents of scales; the largest is what takes a format's largest value to the end of float32.
+EDGES = [-150, -140, -128, -127, -126, -60, -23, -22, -2, -1, 0, 1, 3, 60, 100]
 WAYS = [
     (formats.E4M3FN, roundings.NearestEven()),
     (formats.E5M2, roundings.Stochastic()),
@@ -98,6 +99,7 @@ def test_both_ways_give_the_same_bits(format, rounding):
     words = rng.integers(0, 1 << 32, size=1 << 13, dtype=np.uint32)
     words[::4] &= 0x81FFFFFF  # near and below float32's smallest normal number
     words[1::4] = (words[1::4] & 0x83FFFFFF) + np.uint32(120 << 23)
+    words[2::4] = (words[2::4] & 0x80FFFFFF) + np.uint32(100 << 23)
     words[:2] = 0, 1 << 31
     x, noise = jnp.asarray(words.view(np.float32)), jnp.asarray(words[::-1].copy())
     assert _relative.fits(format.grid)
@@ -116,6 +118,8 @@ def test_both_ways_give_the_same_bits(format, rounding):
         return jax.jit(jax.vmap(cast) if exponents is not None else cast)(exponents)
 
     assert jnp.array_equal(bits(format.grid, None, False), bits(general, None, False))
+    top = 127 - format.max_exponent
+    exponents = jnp.array([*(e for e in EDGES if e < top), top])
     for relative in (False, True):
-        short, long = (bits(grid, EDGES, relative) for grid in (format.grid, general))
+        short, long = (bits(grid, exponents, relative) for grid in (format.grid, general))
         assert jnp.array_equal(short, long)

@@ -1,5 +1,6 @@
 """Stochastic rounding is unbiased and its noise is independent, within stated sigmas."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -40,6 +41,19 @@ def test_values_on_the_grid_never_move():
         assert jnp.array_equal(
             casting.cast(values, formats.E4M3FN, rounding=Stochastic(), key=key), values
         )
+
+
+@pytest.mark.parametrize("format", [formats.E4M3FN, formats.INT4, formats.FLOAT16, formats.NF4])
+def test_zero_never_moves_whatever_is_drawn(format):
+    x, least = jnp.array([0.0, -0.0, format.max]), jnp.zeros(3, jnp.uint32)
+    for exponent in (None, jnp.int32(2), jnp.int32(-100)):
+        scale = 1.0 if exponent is None else 2.0 ** int(exponent)
+        got = casting.on_format(x * scale, format, Stochastic(), least, exponent=exponent)
+        assert jnp.array_equal(got, x * scale)
+        if not isinstance(format, formats.Codebook):  # bits that are arrays take the general way
+            general = dataclasses.replace(format.grid, limit=jnp.int32(format.grid.limit))
+            got = casting.on_grid(x * scale, general, Stochastic(), least, exponent=exponent)
+            assert jnp.array_equal(got, x * scale)
 
 
 def uniform(key, count=COUNT) -> np.ndarray:
@@ -149,6 +163,14 @@ def test_directed_rules_see_the_smallest_numbers_but_not_zero(value):
     assert cast(rounding=roundings.AwayFromZero()).tolist() == [tiny, -tiny, 0, 0]
     assert cast(rounding=roundings.Ceil()).tolist() == [tiny, 0, 0, 0]
     assert cast(rounding=roundings.Floor()).tolist() == [0, -tiny, 0, 0]
+
+
+@pytest.mark.parametrize("rule", ROUNDINGS, ids=repr)
+def test_where_there_is_no_zero_it_becomes_the_smallest_value(rule):
+    key = jax.random.key(0) if rule.stochastic else None
+    for format in (formats.E8M0FNU, formats.PowerOfTwo(3, signed=True, nan=False)):
+        got = casting.cast(jnp.zeros(5), format, rounding=rule, key=key)
+        assert (np.asarray(got) == format.values()[format.values() > 0][0]).all()
 
 
 def test_shared_noise_is_one_draw_along_its_axes():

@@ -33,7 +33,8 @@ def on_grid(
       grid: The grid; its numbers may be arrays that broadcast against `x` (one per tile).
       rounding: Which neighbour is chosen.
       noise: Random words of the shape of `x` where the rounding is stochastic.
-      exponent: int32 exponents of power-of-two scales that broadcast against `x`.
+      exponent: int32 exponents of power-of-two scales that broadcast against `x`; with them the
+        largest value of the grid stays below 2**128.
       relative: Whether the values are returned without the factor `2**exponent`.
       highest: int32 magnitude patterns above which an input gives NaN, by default that of infinity;
         -1 gives NaN for every input. Broadcasts against `x`.
@@ -67,7 +68,7 @@ def _on_any(
     ulp = _spacing(clipped, grid, shallow)
     units = jnp.maximum(clipped + (ONE - ulp), STEP)
     units = lax.bitcast_convert_type(units, jnp.float32)
-    if rounding.directed:  # the pattern of zero is that of a tiny number
+    if rounding.directed and grid.floor is None:  # the pattern of zero is that of a tiny number
         units = jnp.where(size == 0, 0, units)
     whole = rounding(units, negative, noise)
     if relative and exponent is not None:

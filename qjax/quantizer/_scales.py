@@ -24,8 +24,18 @@ def powers(
     bound: Array, format: Format, qtype: QType, rule: str, layout: Layout, keep: bool
 ) -> Made:
     """Returns power-of-two scales for bounds in `scale_shape`, drawn by `rule`."""
-    exponent = calibrations.exponent_of(extended(bound), format, rule)
+    # Subnormal bounds need their own exponents only where a scale can follow them so far down.
+    ordered = bound if _ends_above_subnormals(format, qtype) else extended(bound)
+    exponent = calibrations.exponent_of(ordered, format, rule)
     return from_exponents(exponent, bound >= INFINITY, qtype, layout, keep)
+
+
+def _ends_above_subnormals(format: Format, qtype: QType) -> bool:
+    """Whether the scale of every subnormal bound is the smallest there is, by any rule."""
+    if qtype.scale is not None or not (format.static and qtype.format.static):
+        return False
+    assert isinstance(qtype.format, PowerOfTwo)
+    return format.max_exponent >= 1 and qtype.format.min_exponent >= -127
 
 
 def from_exponents(
