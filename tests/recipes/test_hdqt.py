@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.linalg
 
 import qjax
 from qjax import Policy, recipes
-from qjax.contraction import Hadamard
+from qjax.contraction import Hadamard, IntegerAccumulator, overflows
+from qjax.formats import Int
 from qjax.recipes import hdqt
 
 DOT = (((1,), (0,)), ((), ()))
@@ -117,3 +119,13 @@ def test_small_rows_beside_a_spike_survive_in_the_hadamard_domain():
     assert flushed[False] > 0.9
     assert flushed[True] < 0.3
     assert x.shape[0] == g.shape[0]
+
+
+@pytest.mark.parametrize(("tile", "share"), [(32, 0.226), (64, 0.38)])
+def test_tiles_of_uniform_operands_saturate_as_often_as_counted(tile, share):
+    """Two products of four bits fit eight; tiles of 32 rely on operands that are not all large."""
+    accumulator = IntegerAccumulator(8, tile, at_end=True)
+    assert accumulator.safe_length(Int(4), Int(4)) == 2
+    draw = np.random.default_rng(tile)
+    operands = [jnp.asarray(draw.integers(-7, 8, s)) for s in ((300, tile), (tile, 300))]
+    assert float(jnp.mean(overflows(accumulator, *operands))) == pytest.approx(share, rel=0.05)
