@@ -79,6 +79,8 @@ class Placement:
         Args:
           state: A state on any devices.
           tile: Elements that share a scale; split axes must then give each device whole tiles.
+            None refuses no split: values are those of one device in any case, but XLA sends
+            what it needs of a tile that two devices share.
 
         Raises:
           ValueError: If an axis does not divide over its devices, or a tile would straddle two.

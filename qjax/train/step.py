@@ -109,6 +109,27 @@ class Step:
           task's own metrics, and facts about casts where the model was quantized with
           `diagnostics=True`.
         """
+        result, grads = self._differentiated(state, batch)
+        variables, facts = memory.measure(result.variables)
+        norm = global_norm(grads)
+        if self.clip is not None:
+            grads = clip_by(grads, norm, self.clip)
+        # optax mixes integer counts with floats, which strict promotions refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        following = state.replace(
+            step=state.step + 1,
+            params=apply_updates(state.params, updates),
+            opt_state=opt_state,
+            variables=variables,
+        )
+        metrics = {"loss": result.loss, "grad_norm": norm, **result.metrics, **facts}
+        if isinstance(self.recipe, Schedule):
+            following = following.replace(schedule=self.recipe.update(state.schedule, metrics))
+        return self._averaged(self._scaled(state, following, jnp.isfinite(norm))), metrics
+
+    def _differentiated(self, state: State, batch: PyTree) -> tuple[Outcome, PyTree]:
+        """The outcome of a batch and its gradient, averaged over devices."""
         scale = None if self.loss_scale is None else self.loss_scale.value(state.loss_scale)
         key, recipe = jax.random.fold_in(state.key, state.step), self.current(state)
 
@@ -127,26 +148,8 @@ class Step:
             )
 
         if self.exchange is None:
-            result, grads = differentiate(batch, key)
-        else:
-            result, grads = self.exchange.gradients(differentiate, batch, key)
-        variables, facts = memory.measure(result.variables)
-        norm = global_norm(grads)
-        if self.clip is not None:
-            grads = clip_by(grads, norm, self.clip)
-        # optax mixes integer counts with floats, which strict promotions refuse.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        following = state.replace(
-            step=state.step + 1,
-            params=apply_updates(state.params, updates),
-            opt_state=opt_state,
-            variables=variables,
-        )
-        metrics = {"loss": result.loss, "grad_norm": norm, **result.metrics, **facts}
-        if isinstance(self.recipe, Schedule):
-            following = following.replace(schedule=self.recipe.update(state.schedule, metrics))
-        return self._averaged(self._scaled(state, following, jnp.isfinite(norm))), metrics
+            return differentiate(batch, key)
+        return self.exchange.gradients(differentiate, batch, key)
 
     def evaluate(self, state: State, batch: PyTree, key: Key) -> Array:
         """Returns the loss of a batch, float32 scalar, using averaged parameters if there are."""

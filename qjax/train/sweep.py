@@ -68,7 +68,8 @@ def sweep(
     """Trains every trial on the same batches and returns one row for each.
 
     Args:
-      trials: What to train. Those whose `run` is in the table already are not trained again.
+      trials: What to train. Those that are in the table already, with as many steps, are not
+        trained again.
       make_step: Maps (recipe, rate) to a step; both may be traced, so it builds, and decides
         nothing by their values.
       batches: `batches[t]` is the batch of step `t`, of all trials.
@@ -88,14 +89,11 @@ def sweep(
     Raises:
       ValueError: If two trials are the same run, or there are none.
     """
-    names = [trial.row["run"] + repr(sorted(trial.columns.items())) for trial in trials]
-    if not trials or len(set(names)) < len(names):
-        raise ValueError(
-            f"`trials` must be distinct and at least one, but {len(names)} came with "
-            f"{len(set(names))} different names. Give each its own recipe, seed, rate or columns."
-        )
+    names = _names(trials)
     stored = read_table(table) if table else []
-    done = {name: row for row in stored for name in [_name_of(row, trials, names)] if name}
+    # Rows of runs of another length, too, are other runs.
+    alike = [row for row in stored if row.get("steps") == steps]
+    done = {name: row for row in alike for name in [_name_of(row, trials, names)] if name}
     rows: dict[str, Any] = dict(done)
     others = [row for row in stored if row not in done.values()]
     with progress or Silent() as display:
@@ -109,6 +107,17 @@ def sweep(
                 if table:
                     write_table([*others, *(rows[n] for n in names if n in rows)], table)
     return [rows[name] for name in names]
+
+
+def _names(trials: Sequence[Trial]) -> list[str]:
+    """One name for each trial, by all that is known of it beforehand."""
+    names = [trial.row["run"] + repr(sorted(trial.columns.items())) for trial in trials]
+    if not trials or len(set(names)) < len(names):
+        raise ValueError(
+            f"`trials` must be distinct and at least one, but {len(names)} came with "
+            f"{len(set(names))} different names. Give each its own recipe, seed, rate or columns."
+        )
+    return names
 
 
 def _name_of(row: Mapping[str, Any], trials: Sequence[Trial], names: Sequence[str]) -> str | None:

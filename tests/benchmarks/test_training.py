@@ -13,6 +13,8 @@ from flax import linen as nn
 import qjax
 from qjax import Quantizer, formats, qtypes, train
 from qjax.train.programs import Programs
+from tests.benchmarks import steps
+from tests.benchmarks.steps import lm
 
 pytestmark = pytest.mark.benchmark
 
@@ -85,6 +87,30 @@ def test_the_host_spends_less_than_two_milliseconds_on_a_chunk():
     spent = time.perf_counter() - began - result.compile_seconds
     print(f"{1e3 * spent / 200:.2f} ms a chunk of ten almost empty steps")
     assert spent / 200 < 2e-3
+
+
+def test_what_facts_about_every_cast_cost():
+    """No aim: it is what `--diagnostics` of the training example says it costs."""
+    size = lm.Size()
+    tokens = np.arange(8 * size.length, dtype=np.int32).reshape(8, -1) % 256
+    batches = [{"inputs": tokens, "targets": tokens}] * 5
+    programs, times = {}, {False: [], True: []}
+    for watched in times:
+        model = qjax.quantize(lm.LanguageModel(size), "mxfp8", diagnostics=watched)
+        step = train.Step(task=train.LinenTask(model=model), optimizer=optax.adamw(1e-3))
+        programs[watched] = Programs(step, 5, None)
+        state = step.init(jax.random.key(0), batches[0])
+        for turn in range(6):
+            began = time.perf_counter()
+            stacked = programs[watched].load(batches, 0, 5)
+            state, rows = programs[watched].run(state, stacked, 0, 5)
+            jax.block_until_ready(rows)
+            if turn:
+                times[watched].append((time.perf_counter() - began) / 5)
+    plain, watched = (1e3 * min(times[kind]) for kind in (False, True))
+    print(f"\n{steps.machine()}\nmxfp8 {plain:.1f} ms a step, with facts {watched:.1f} ms")
+    print(f"x{watched / plain:.2f}, to compile x"
+          f"{programs[True].compile_seconds / programs[False].compile_seconds:.2f}")  # fmt: skip
 
 
 def mx(exponent, mantissa):

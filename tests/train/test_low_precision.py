@@ -1,5 +1,7 @@
 """bfloat16 parameters, moments in eight bits and gradients sent in eight bits still train."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from qjax import train
 from qjax.qtensor import QTensor
 from qjax.qtypes import block_float
 from qjax.quantizer import Quantizer
+from qjax.train.tasks import Outcome
 
 
 def test_updates_end_on_bfloat16_values_and_are_right_on_average():
@@ -100,11 +103,27 @@ def test_the_exchanged_mean_is_unbiased_and_near_the_exact_one():
             one, mesh=mesh, in_specs=(spec("data"), spec()), out_specs=spec(), check_vma=False
         )
     )
+    # What travels, codes and scales alike, is bytes.
+    program = str(jax.make_jaxpr(mean)(parts, jax.random.key_data(jax.random.key(0))))
+    sent = re.findall(r":(\w+)\[[^\]]*\] = (all_to_all|all_gather)", program)
+    assert sent == [("u8", "all_to_all")] * 2 + [("u8", "all_gather")] * 2
     exact = np.asarray(parts.mean(axis=0))
     draws = np.stack([mean(parts, jax.random.key_data(jax.random.key(i))) for i in range(200)])
     error = draws.std(axis=0) / np.sqrt(200)
     assert np.abs(draws[0] - exact).max() < 0.2
     assert np.abs((draws.mean(axis=0) - exact) / (error + 1e-6)).max() < 5
+
+
+def test_every_device_draws_noise_of_its_own():
+    """The mean of four independent normal numbers has half the deviation of one."""
+    exchange = train.Exchange(mesh=train.make_mesh(data=4))
+
+    def differentiate(batch, key):
+        return Outcome(jnp.float32(0), {}, {}), jax.random.normal(key, (4096,))
+
+    batch = {"x": jnp.zeros(4)}
+    _, mean = jax.jit(lambda key: exchange.gradients(differentiate, batch, key))(jax.random.key(0))
+    assert float(jnp.std(mean)) == pytest.approx(0.5, rel=0.1)
 
 
 def test_a_run_with_exchanged_gradients_learns_like_the_plain_one():

@@ -9,11 +9,12 @@ import pytest
 from tiny import Symbols, TinyLM
 
 import qjax
-from qjax import formats, qtypes, train
+from qjax import Gemm, Policy, formats, operands, qtypes, train
 from qjax.quantizer import Quantizer
 from qjax.rounding import Stochastic
 
 HELD_OUT = [Symbols()[1000], Symbols()[1001]]
+LSQ = operands.LSQ(bits=4)
 TRACES = []
 
 
@@ -102,6 +103,21 @@ def test_a_sweep_goes_on_where_its_table_ends(tmp_path):
     everything = train.sweep(trials, make_step, Symbols(), **options)
     assert [row["M"] for row in train.read_table(path)] == [1, 2, 3]
     assert everything[:2] == again
+    longer = train.sweep(trials[:1], make_step, Symbols(), **{**options, "steps": 3})
+    assert longer[0]["loss"] != everything[0]["loss"]
+    assert [row["steps"] for row in train.read_table(path)] == [2, 2, 2, 3]
+
+
+def test_recipes_that_learn_start_and_train_in_a_sweep_as_alone():
+    trials = [
+        train.Trial(
+            recipe=qjax.recipes.get(Policy(fwd=Gemm(mx(4, m).default.fwd.lhs, LSQ))), rate=0.5
+        )
+        for m in (2, 3)
+    ]
+    rows = train.sweep(trials, make_step, Symbols(), steps=3, held_out=HELD_OUT)
+    for trial, row in zip(trials, rows):
+        assert row["loss"] == pytest.approx(np.mean(alone(trial, 3)), rel=1e-5)
 
 
 def test_trials_spread_over_devices_give_the_same_rows():
