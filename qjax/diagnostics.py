@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array
-from qjax.formats import split
+from qjax.formats import Choice, split
 from qjax.qtensor import QTensor
 
 
@@ -84,7 +84,11 @@ def beyond(x: Array, tensor: QTensor) -> Array:
     format = tensor.qtype.format
     stored = dataclasses.replace(tensor, dtype="float32")
     values = stored.decode()
-    at_limit = jnp.abs(format.load(tensor.qvalue)) >= format.max
+    limit = format.max
+    if isinstance(format, Choice):  # each table has its own
+        choice = format.part(tensor.qvalue)[1]
+        limit = jnp.stack([jnp.float32(table.max) for table in format.tables])[choice]
+    at_limit = jnp.abs(format.load(tensor.qvalue)) >= limit
     # A largest element that defines its scale may exceed the range by the scale's own rounding.
     return at_limit & (jnp.abs(x.astype(jnp.float32)) > jnp.abs(values) * (1 + 2.0**-20))
 
@@ -119,13 +123,16 @@ def scale_histogram(tensor: QTensor, low: int = -127, high: int = 127) -> Array:
 def code_histogram(tensor: QTensor) -> Array:
     """Returns how often each code occurs, `2**width` counts (of at most 16 bits).
 
-    Integers count from their most negative code; others by their unsigned bits.
+    Integers count from their most negative code; others by their unsigned bits. Where tiles choose
+    among tables, these are the indices into whichever was chosen.
     """
     format = tensor.qtype.format
     if format.width > 16:
         raise ValueError(
             f"`code_histogram` was asked of {format.width}-bit codes. Ask it of at most 16 bits."
         )
+    if isinstance(format, Choice):
+        return _count(format.part(tensor.qvalue)[0].ravel(), 1 << format.width)
     codes: Any = format.encode(format.load(tensor.qvalue)).astype(jnp.int32)
     if jnp.issubdtype(format.code_dtype, jnp.signedinteger):
         codes = codes + (1 << (format.width - 1))

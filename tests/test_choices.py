@@ -12,7 +12,12 @@ from qjax import casting, formats, qtensor, qtypes
 from qjax.formats import Choice, Codebook
 from qjax.quantizer import Quantizer
 
-NAMES = ["bitmod4_block128", "cb42f1346_e2m3fnuz:e8m0_t32", "cb41fi_e2m2fnuz:float32_t64"]
+NAMES = [
+    "bitmod4_block128",
+    "cb42f1346_e2m3fnuz:e8m0_t32",
+    "cb41fi_e2m2fnuz:float32_t64",
+    "cb41fi_e2m2fnuz:e8m0_t32s16",
+]
 
 
 def magnitudes(name: str) -> list[list[float]]:
@@ -77,15 +82,82 @@ def test_codebooks_follow_the_documented_examples():
         ("cb42f13_e2m3fnuz", "2 tables for a choice of 2"),
         ("cb41x1_e2m3fnuz", "not made of clauses"),
         ("cb41fi_e2m0fnuz", "number line"),
+        ("cb11f_e4m3fn", "2 to 8 bits"),
+        ("cb71fi_e4m3fn", "3 to 6 bits"),
+        ("cb41s1e_e2m3fnuz", "other than f or i"),
+        ("icb54fi_e4m3fn", "another width than 4"),
+        ("icb44fip_e4m3fn", "12 tables"),
         ("cb41p9s9_e2m3fnuz", "leaves the number line"),
-        ("cb44_e4m3fn_mine", "0 tables"),
     ],
 )
 def test_wrong_codebooks_say_what_is_wrong(name, reason):
     with pytest.raises(ValueError, match=reason):
         formats.parse(name)
-    with pytest.raises(ValueError, match="one table per tile"):
-        qtypes.parse("cb41fi_e2m2fnuz:e8m0_t32s8")
+
+
+def test_patterns_of_three_bits_and_growing_distances_follow_the_text():
+    assert magnitudes("cb31if_e3m2fnuz") == [[8.0, 16.0, 24.0], [4.0, 8.0, 16.0]]
+    line = [v for v in formats.parse("e5m2").values() if v > 0]
+    grown = [line.index(v) for v in magnitudes("cb41p3p_e5m2")[0]]
+    assert np.diff(grown).tolist() == [8, 7, 6, 5, 4, 3]
+    assert magnitudes("cb41p3p_e5m2")[1] == magnitudes("cb41p10s_e5m2")[0]
+
+
+def test_the_earlier_form_moves_each_pattern_down_place_by_place():
+    tables = magnitudes("icb44fi_e2m3fnuz")
+    line = [v for v in formats.Float(2, 3, family="fnuz", bias=1).values() if v > 0]
+    places = [[line.index(v) for v in table] for table in tables]
+    assert len(tables) == 16
+    for first, pattern in ((0, [0.5, 1, 1.5, 2, 3, 4, 6]), (8, [1, 2, 3, 4, 5, 6, 7])):
+        start = [line.index(v) for v in pattern]
+        for i, table in enumerate(places[first : first + 8]):
+            moved = [p + len(line) - 1 - start[-1] - i for p in start]
+            assert table == [p for p in moved if p >= 0]
+    assert magnitudes("icb42f2_e2m3fnuz")[0] == magnitudes("cb42f2345_e2m3fnuz")[0]
+
+
+def test_a_generic_codebook_is_a_type_but_needs_its_tables():
+    blank = formats.parse("cb42_e4m3fn_mine")
+    qtype = qtypes.parse("cb42_e4m3fn_mine:e8m0_t32")
+    assert qtype.format == blank
+    assert qtype.bits_per_element == 4 + (8 + 2) / 32
+    with pytest.raises(TypeError, match="Fill it first"):
+        qjax.cast(jnp.ones(32), qtype)
+    tables = [[-1.0, 0.0, 0.5 * k] for k in range(1, 5)]
+    filled = blank.fill(tables)
+    assert filled.name == blank.name
+    assert [list(table.table) for table in filled.tables] == tables
+    assert filled.width <= blank.width
+    cast = qjax.cast(jnp.array([-3.0, 6.0, 0.1]), qtypes.QType(filled, qtype.tile, qtype.scale))
+    assert cast.tolist() == [-2.0, 4.0, 0.0]  # all tables reach two, the last alone
+    for wrong, reason in (
+        (tables[:3], "3 tables"),
+        ([*tables[:3], [0.0, 1.03125]], "1.03125 is not one of e4m3fn"),
+        ([*tables[:3], list(range(17))], "17 values"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            blank.fill(wrong)
+
+
+def test_a_codebook_chooses_per_subtile_under_the_scale_of_the_tile():
+    x = np.asarray(jax.random.normal(jax.random.key(3), (16, 32)))
+    name = "cb41fi_e2m2fnuz:e8m0_t32s8"
+    qtype = qtypes.parse(name)
+    assert qtype.bits_per_element == 4 + 1 / 8 + 8 / 32
+    stored = qjax.encode(jnp.asarray(x), name)
+    assert stored.nbytes == qtype.bits_per_element * 512 / 8
+    exponent = np.floor(np.log2(np.abs(x).max(axis=1, keepdims=True))) - 2
+    tried = [
+        np.asarray(casting.cast(jnp.asarray(x / 2**exponent), table)) * 2**exponent
+        for table in qtype.format.tables
+    ]
+    errors = [((each - x) ** 2).reshape(16, 4, 8).sum(axis=-1) for each in tried]
+    cast = np.asarray(qjax.cast(jnp.asarray(x), name))
+    assert np.allclose(((cast - x) ** 2).reshape(16, 4, 8).sum(axis=-1), np.minimum(*errors))
+    assert jnp.array_equal(stored.decode(), cast)
+    # With offsets, the scale of a subtile follows its own largest element too.
+    moved = qjax.cast(jnp.asarray(x), name + "o2")
+    assert ((moved - x) ** 2).sum() < ((cast - x) ** 2).sum()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -47,6 +47,28 @@ def test_histograms_count_codes_and_exponents():
         diagnostics.scale_histogram(qjax.encode(x, "e4m3fn"))
 
 
+def test_formats_whose_tiles_choose_count_indices_and_saturate_at_their_own_table():
+    x = jax.random.normal(jax.random.key(0), (4, 256))
+    stored = qjax.encode(x, "bitmod4_block128")
+    index, _ = stored.qtype.format.part(stored.qvalue)
+    counts = np.asarray(diagnostics.code_histogram(stored))
+    assert counts.tolist() == np.bincount(np.asarray(index).ravel(), minlength=16).tolist()
+    assert counts.sum() == x.size
+    # A bound of half the largest magnitude cuts off what lies beyond it, whichever the table.
+    quantizer = qjax.Quantizer("bitmod4:float32_t128", calibration=qjax.calibration.Fixed(1.0))
+    summary = jax.jit(diagnostics.summarize)(x, quantizer.encode(x))
+    tiles = x.reshape(-1, 128)
+    tables = quantizer.qtype.format.tables
+    chosen = quantizer.qtype.format.part(quantizer.encode(x).qvalue)[1].reshape(-1, 128)[:, 0]
+    ends = np.array([[table.table[0], table.table[-1]] for table in tables])[np.asarray(chosen)]
+    units = np.asarray(tiles) * np.abs(ends).max(axis=1, keepdims=True)
+    beyond = np.where(units < 0, units < ends[:, :1], units > ends[:, 1:])
+    largest = np.where(units < 0, ends[:, :1], ends[:, 1:])
+    beyond &= np.abs(largest) == np.abs(ends).max(axis=1, keepdims=True)
+    assert float(summary.saturated) == pytest.approx(beyond.mean(), abs=1e-6)
+    assert 0.05 < float(summary.saturated) < 0.4
+
+
 def test_wasserstein_is_that_of_scipy():
     from scipy import stats
 

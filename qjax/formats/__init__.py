@@ -2,6 +2,7 @@
 
 from qjax.formats._base import Format as Format
 from qjax.formats._base import Grid as Grid
+from qjax.formats._blank import Blank as Blank
 from qjax.formats._catalogue import BFLOAT16 as BFLOAT16
 from qjax.formats._catalogue import BINARY as BINARY
 from qjax.formats._catalogue import E2M1FN as E2M1FN

@@ -182,6 +182,22 @@ def require_static(format: Format, verb: str) -> None:
         )
 
 
+def check_bits(format: Any, names: tuple[str, ...]) -> None:
+    """Makes NumPy integers Python ints, and raises TypeError where a number is not whole."""
+    for name in names:
+        value = getattr(format, name)
+        if isinstance(value, np.integer):
+            object.__setattr__(format, name, int(value))
+        elif value is not None and not isinstance(value, int):
+            dtype = getattr(value, "dtype", None)
+            if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
+                raise TypeError(
+                    f"`{type(format).__name__}` was given {name}={value}, which is not an integer. "
+                    "Bits are counted as Python ints or integer arrays: round learned widths with "
+                    "`jnp.round(bits).astype(jnp.int32)`."
+                )
+
+
 def fields_equal_defaults(format: Any, hidden: dict[str, Any]) -> str:
     """Returns the arguments of a `repr` that differ from `hidden` defaults."""
     parts = []

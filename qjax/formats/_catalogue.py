@@ -98,7 +98,8 @@ def parse(name: str) -> Format:
       name: An ml_dtypes name with or without `float8_`, `float6_` or `float4_`; `eXmY` with
         `bN` for a bias and `fn`, `finite`, `fnuz` or `inuz`; `floatK`, `bfloatK`; `intK`, `uintK`;
         `fixedI.F`; `dyadicB_C`; `eXm0fnu` and `pow2...` for powers of two; `nfK`, `dynamicK`,
-        `ternary`, `binary`, `roots4`; `bitmodK` and TensorCast's `cb...`; `binary8pP` of P3109.
+        `ternary`, `binary`, `roots4`; `bitmodK`; TensorCast's `cb...` and `icb...`; `binary8pP` of
+        P3109.
 
     Returns:
       The format.
@@ -143,7 +144,7 @@ def _grammar(text: str) -> Format | None:
         return builder(int(match[2]))
     if text in ("bitmod3", "bitmod4"):
         return bitmod(int(text[-1]))
-    if text.startswith("cb") and (choice := codebook(text)) is not None:
+    if text.startswith(("cb", "icb")) and (choice := codebook(text)) is not None:
         return choice
     if match := re.fullmatch(r"e(\d)m0(?:b(-?\d+))?fnu", text):
         return PowerOfTwo(int(match[1]), bias=None if match[2] is None else int(match[2]))

@@ -13,7 +13,14 @@ import numpy as np
 from jax import lax
 
 from qjax._typing import Array
-from qjax.formats._base import Format, Grid, fields_equal_defaults, register, require_static
+from qjax.formats._base import (
+    Format,
+    Grid,
+    check_bits,
+    fields_equal_defaults,
+    register,
+    require_static,
+)
 from qjax.formats._patterns import INFINITY, NAN, ONE, SIGN, STEP, compressed, extended, wrapped
 
 # family: (codes of the top binade that are not finite, is the whole top binade lost, -0 exists)
@@ -24,6 +31,9 @@ FAMILIES = {
     "fnuz": (0, False, False),
     "inuz": (1, False, False),
 }
+
+
+NUMBERS = ("exponent_bits", "mantissa_bits", "bias")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -57,6 +67,7 @@ class Float(Format):
     saturate: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self):
+        check_bits(self, NUMBERS)
         if self.family not in FAMILIES:
             raise ValueError(
                 f"`Float` was asked for family={self.family!r}. Choose one of {list(FAMILIES)}."
@@ -247,7 +258,7 @@ class Float(Format):
         return f"Float({fields_equal_defaults(self, hidden)})"
 
 
-register(Float, ("exponent_bits", "mantissa_bits", "bias"))
+register(Float, NUMBERS)
 
 # Names that the bit widths alone would not give: bare `e4m3` has two readings.
 ALIASES = {

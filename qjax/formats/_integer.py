@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from qjax._typing import Array
-from qjax.formats._base import Format, Grid, fields_equal_defaults, register, require_static
+from qjax.formats._base import (
+    Format,
+    Grid,
+    check_bits,
+    fields_equal_defaults,
+    register,
+    require_static,
+)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -31,6 +38,7 @@ class Fixed(Format):
     wrap: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self):
+        check_bits(self, ("integer_bits", "fraction_bits"))
         if self.wrap and self.signed and self.narrow:
             raise ValueError(
                 "`Fixed` was asked for wrap=True with a symmetric range, which has no code for its "
@@ -132,6 +140,7 @@ class Int(Format):
     narrow: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self):
+        check_bits(self, ("bits",))
         if isinstance(self.bits, int) and not 1 + self.signed <= self.bits <= 23 + self.signed:
             raise ValueError(
                 f"`Int` was asked for bits={self.bits}, signed={self.signed}. Give "

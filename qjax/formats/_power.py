@@ -7,7 +7,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from qjax._typing import Array
-from qjax.formats._base import Format, Grid, fields_equal_defaults, register, require_static
+from qjax.formats._base import (
+    Format,
+    Grid,
+    check_bits,
+    fields_equal_defaults,
+    register,
+    require_static,
+)
 from qjax.formats._patterns import NAN, ONE, SIGN, compressed, extended
 
 
@@ -16,7 +23,8 @@ class PowerOfTwo(Format):
     """Powers of two, `2**(code - bias)`, with or without a sign, a zero and a NaN.
 
     Attributes:
-      exponent_bits: Width of the exponent field.
+      exponent_bits: Width of the exponent field, 0 to 8. Without one, sign, zero and NaN there is a
+        single number, `2**-bias`, which takes no bits.
       bias: `2**(exponent_bits - 1) - 1` by default.
       signed: Whether there is a sign bit.
       zero: Whether code 0 is zero rather than the smallest power.
@@ -33,10 +41,12 @@ class PowerOfTwo(Format):
     nan: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self):
-        if isinstance(self.exponent_bits, int) and not 1 <= self.exponent_bits <= 8:
+        check_bits(self, ("exponent_bits", "bias"))
+        least = int(self.signed or self.zero or self.nan)
+        if isinstance(self.exponent_bits, int) and not least <= self.exponent_bits <= 8:
             raise ValueError(
-                f"`PowerOfTwo` was asked for exponent_bits={self.exponent_bits}. Give 1 to 8: "
-                "float32 arithmetic holds no wider range."
+                f"`PowerOfTwo` was asked for exponent_bits={self.exponent_bits}. Give {least} to "
+                "8: float32 arithmetic holds no wider range."
             )
         if self.bias is None:
             object.__setattr__(self, "bias", self._default_bias())

@@ -13,12 +13,14 @@ def pack(codes: Array, width: int) -> Array:
 
     Args:
       codes: Integers of any shape; their lowest `width` bits count.
-      width: Bits per code, 1 to 32.
+      width: Bits per code, 0 to 32; codes of no bits are all zero.
 
     Returns:
       uint8 array of `ceil(codes.size * width / 8)` elements.
     """
     flat = codes.ravel()
+    if width == 0:
+        return jnp.zeros(0, jnp.uint8)
     if width in (8, 16, 32):
         return jax.lax.bitcast_convert_type(_unsigned(flat, width), jnp.uint8).ravel()
     if 8 % width == 0:
@@ -66,6 +68,8 @@ def unpack(stream: Array, width: int, shape: Shape) -> Array:
             f"`unpack` was asked for {count} codes of {width} bits, {needed} bytes, but the "
             f"stream has {stream.size}. Give the whole stream and its own width and shape."
         )
+    if width == 0:
+        return jnp.zeros(shape, jnp.uint8)
     dtype = jnp.uint8 if width <= 8 else jnp.uint16 if width <= 16 else jnp.uint32
     if width in (8, 16, 32):
         wide = stream if width == 8 else stream.reshape(-1, width // 8)

@@ -5,7 +5,7 @@ import re
 
 from qjax import formats
 from qjax.formats import Fixed, Format, PowerOfTwo
-from qjax.qtypes import _grammar, _writing
+from qjax.qtypes import _grammar, _tensorcast, _writing
 from qjax.qtypes._qtype import QType
 from qjax.tiling import Tile
 
@@ -125,6 +125,7 @@ ALIASES = {
     "mxfp6e2": "mxfp6_e2m3",
     "mxfp4e2": "mxfp4",
     "mxint4": "int4:e8m0_t32",
+    **_tensorcast.TENSORCAST,
 }
 
 

@@ -1,7 +1,8 @@
 """The reading of the long form of type names, `format:scale[_zero][_tile]`.
 
-The grammar is TensorCast's. Of its table-lookup formats the implicit ones (`cb...`) are read; one
-table is chosen per tile, so these have no subtiles.
+The grammar is TensorCast's. A tile `tTsSoO` has subtiles of S elements, with a power of two of O
+bits each below the scale of the tile; without `oO` they share that scale, and only a codebook,
+whose tables are chosen per subtile, takes notice of them. Its `dD` is the argument `axis` here.
 """
 
 import re
@@ -32,11 +33,9 @@ def parse(text: str) -> QType:
     format, first = _number(number), _number(specs[0])
     tile, subtile, offset = _tile(tiles, text)
     if subtile is not None:
-        if isinstance(format, formats.Choice):
-            raise _wrong(text, "has subtiles, but a codebook here chooses one table per tile")
-        if offset is None or not isinstance(first, PowerOfTwo) or len(specs) > 1:
-            raise _wrong(text, "has subtiles, which need an offset (oN) and a power-of-two scale")
-        step = PowerOfTwo(offset, bias=(1 << offset) - 1, nan=False)
+        if len(specs) > 1 or (offset and not isinstance(first, PowerOfTwo)):
+            raise _wrong(text, "has subtiles, whose offsets (oN) need one power-of-two scale")
+        step = PowerOfTwo(offset or 0, bias=(1 << (offset or 0)) - 1, nan=False)
         assert tile.contract is not None
         inner = QType(step, Tile(tile.contract // subtile, 1), QType(first))
         return QType(format, Tile(subtile, 1), inner)
@@ -60,7 +59,7 @@ def _number(text: str) -> Format:
     """Reads a format as TensorCast does: a bias that is not written is `2**(X - 1) - 1`."""
     if re.fullmatch(r"e[1-8]m0", text):
         return PowerOfTwo(int(text[1]))
-    if text in (names := {f"snap{1 << k}": k for k in range(1, 9)}):
+    if text in (names := {f"snap{1 << k}": k for k in range(9)}):
         # The powers 1, 1/2, 1/4 ...: not of TensorCast's.
         return PowerOfTwo(names[text], bias=(1 << names[text]) - 1, nan=False)
     if match := re.fullmatch(r"e(\d)m(\d+)(fnuz|inuz)", text):
@@ -88,4 +87,8 @@ def _tile(tiles: list[str], text: str) -> tuple[Tile, int | None, int | None]:
     whole = extents[0]
     if subtile is not None and (whole is None or subtile < 1 or whole % subtile):
         raise _wrong(text, f"has subtiles of {subtile} that do not divide its tile")
+    if subtile is not None and len(tiles) > 1:
+        raise _wrong(text, "has subtiles in two dimensions; they lie along one")
+    if offset is not None and (subtile is None or not 1 <= offset <= 8):
+        raise _wrong(text, f"has an offset of {offset} bits; give 1 to 8, to a subtile (tTsSoO)")
     return Tile(whole, extents[1] if len(extents) > 1 else 1), subtile, offset

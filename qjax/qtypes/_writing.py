@@ -36,10 +36,16 @@ def name_of(qtype: Any) -> str:
     outer, step = scale.scale, scale.format
     if outer.scale is None and scale.tile == Tile():
         return f"{number}:multi_{_number(outer.format)}_{_number(step)}{_tile(tile)}"
-    if isinstance(step, PowerOfTwo) and not step.nan and tile.contract and scale.tile.contract:
+    if (
+        isinstance(step, PowerOfTwo)
+        and _is_offset(step)
+        and tile.contract
+        and scale.tile.contract
+        and tile.keep == 1
+    ):
         whole = tile.contract * scale.tile.contract
-        suffix = f"t{whole}s{tile.contract}o{step.exponent_bits}"
-        return f"{number}:{_number(outer.format)}_{suffix}"
+        bits = f"o{step.exponent_bits}" if step.exponent_bits else ""
+        return f"{number}:{_number(outer.format)}_t{whole}s{tile.contract}{bits}"
     return repr(qtype)
 
 
@@ -51,11 +57,16 @@ def _is_block_float(qtype: Any) -> bool:
     return plain and shared and qtype.zero is None
 
 
+def _is_offset(format: PowerOfTwo) -> bool:
+    """Whether these are the powers 1, 1/2, 1/4 ... as subtiles have them."""
+    return format.top_exponent == 0 and not (format.signed or format.zero or format.nan)
+
+
 def _number(format: Format) -> str:
     """Writes a format as TensorCast does."""
-    if isinstance(format, PowerOfTwo) and format == PowerOfTwo(format.exponent_bits):
+    if isinstance(format, PowerOfTwo) and format.nan and format == PowerOfTwo(format.exponent_bits):
         return f"e{format.exponent_bits}m0"
-    if isinstance(format, PowerOfTwo) and format.top_exponent == 0 and _bare(format):
+    if isinstance(format, PowerOfTwo) and _is_offset(format):
         return f"snap{1 << format.exponent_bits}"
     if isinstance(format, Float) and format.family in ("fnuz", "inuz"):
         plain = ((1 << format.exponent_bits) >> 1) - 1
@@ -64,11 +75,6 @@ def _number(format: Format) -> str:
     if format == formats.E4M3:
         return "e4m3"
     return format.name
-
-
-def _bare(format: PowerOfTwo) -> bool:
-    """Whether there is neither sign nor zero nor NaN: powers of two only."""
-    return not (format.signed or format.zero or format.nan)
 
 
 def _tile(tile: Tile) -> str:

@@ -71,6 +71,26 @@ def test_traced_bits_give_the_same_facts(format):
     assert int(traced[1]) == format.max_exponent
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda n: Int(n),
+        lambda n: Fixed(1, n),
+        lambda n: Float(n, 3),
+        lambda n: Float(4, 3, bias=n),
+        lambda n: PowerOfTwo(n),
+    ],
+)
+def test_widths_that_are_no_integers_are_refused_traced_or_not(build):
+    for width in (4.0, np.float32(4), jnp.float32(4)):
+        with pytest.raises(TypeError, match=r"not an integer.*astype"):
+            build(width)
+    with pytest.raises(TypeError, match=r"not an integer.*astype"):
+        jax.jit(lambda n: casting.cast(jnp.ones(3), build(n)))(4.0)
+    assert build(np.int64(4)) == build(4)
+    assert build(np.int64(4)).static
+
+
 def test_codes_of_traced_bits_are_refused():
     with pytest.raises(TypeError, match="bits are traced"):
         jax.jit(lambda f, x: f.encode(x))(formats.E4M3FN, jnp.ones(3))
