@@ -64,7 +64,8 @@ def quantize(target: Any = None, recipe: Any = None, **options: Any) -> Any:
       recipe: Name of a recipe or type, a Recipe, a Policy, a Quantizer or a QType.
       **options: `diagnostics=True` collects facts about every cast in training (linen modules),
         which steps of `qjax.train` report. For functions `weights=`, the positions or names of
-        the arguments that hold weights. For nnx modules `rngs=`, which stochastic recipes
+        the arguments that hold weights, and `elementwise="bfloat16"`, which rounds what is
+        computed between contractions. For nnx modules `rngs=`, which stochastic recipes
         draw their noise from.
 
     Returns:

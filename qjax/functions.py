@@ -17,7 +17,9 @@ import numpy as np
 from qjax._typing import Key, PyTree
 from qjax.contraction.outside import needs_variables
 from qjax.contraction.record import enter_region
+from qjax.formats import Float
 from qjax.recipes import Recipe
+from qjax.recipes.elementwise import ElementwiseRewriter
 from qjax.recipes.ledger import Ledger
 from qjax.recipes.matching import Matching
 from qjax.recipes.report import Report, build
@@ -51,6 +53,7 @@ class QuantizedFunction:
       recipe: What it computes in.
       weights: Positions and names of the arguments that hold weights.
       diagnostics: Whether facts about casts are collected, in `quant["quant_diagnostics"]`.
+      elementwise: What the results of element-wise operations are rounded to; None for nothing.
     """
 
     def __init__(
@@ -59,14 +62,19 @@ class QuantizedFunction:
         recipe: Recipe,
         weights: Names = (),
         diagnostics: bool = False,
+        elementwise: Float | str | None = None,
     ):
         self.function = function
         self.recipe = recipe
         self.weights = (weights,) if isinstance(weights, int | str) else tuple(weights)
         self.diagnostics = diagnostics
+        self.elementwise = elementwise
         _check_weights(function, self.weights)
         self._matching = Matching(recipe)
-        self._rewriter = Rewriter(self._choose)
+        rounds = elementwise is not None
+        self._rewriter = (
+            ElementwiseRewriter(self._choose, elementwise) if rounds else Rewriter(self._choose)
+        )
         functools.update_wrapper(self, function, updated=())
 
     def __call__(
@@ -128,6 +136,7 @@ def quantize(
     *,
     weights: Names = (),
     diagnostics: bool = False,
+    elementwise: Float | str | None = None,
 ) -> QuantizedFunction:
     """Gives the function that computes by `recipe`; see `QuantizedFunction`.
 
@@ -140,13 +149,18 @@ def quantize(
         with the sides exchanged. Where empty, the right operand is taken for the weight.
       diagnostics: Whether facts about every cast are collected; none are inside `custom_vjp`
         and `shard_map`.
+      elementwise: Float of IEEE's kind, such as "bfloat16", that the results of element-wise
+        operations and of sums are rounded to, and the gradients that come back to them
+        (`recipes.elementwise` says which); None leaves them as they are. What a contraction gives
+        is `Gemm.result`'s business.
 
     Raises:
-      ValueError: If `weights` names no argument of the function.
+      ValueError: If `weights` names no argument of the function, or `elementwise` is no float of
+        that kind.
     """
     if isinstance(function, QuantizedFunction):
         function, weights = function.function, weights or function.weights
-    return QuantizedFunction(function, recipe, weights, diagnostics)
+    return QuantizedFunction(function, recipe, weights, diagnostics, elementwise)
 
 
 def report(function: Callable[..., Any], *inputs: PyTree, **kwargs: Any) -> Report:
@@ -159,7 +173,7 @@ def report(function: Callable[..., Any], *inputs: PyTree, **kwargs: Any) -> Repo
     """
     if isinstance(function, QuantizedFunction):
         # What was traced before would not be heard again.
-        fresh = QuantizedFunction(function.function, function.recipe, function.weights)
+        fresh = quantize(function.function, function.recipe, weights=function.weights)
         key = jax.random.key(0)
         making = _Call(functools.partial(fresh.init, quant_key=key), inputs, kwargs)
         values = making.results(jax.eval_shape(making, *making.arrays))

@@ -1,6 +1,9 @@
 """Keeps the figures of claims between runs: one JSON file per claim, whole or absent."""
 
+import ast
+import functools
 import hashlib
+import importlib.util
 import inspect
 import json
 import os
@@ -20,7 +23,7 @@ from qjax import train
 def done(claim: Claim, seeds: Sequence[int], folder: pathlib.Path) -> dict[str, Any] | None:
     """The stored row of a claim, or None where it must be run.
 
-    A row counts only for the same seeds and the same text of the claim's file.
+    A row counts only for the same seeds, the same claim's file and the same code of its method.
     """
     row = read(claim, folder)
     if row is None or row["seeds"] != list(seeds) or row["source"] != source(claim):
@@ -58,8 +61,35 @@ def run(claim: Claim, seeds: Sequence[int], folder: pathlib.Path) -> dict[str, A
 
 
 def source(claim: Claim) -> str:
-    """A hash of the file that states the claim; what lies below it is not looked at."""
-    return hashlib.sha256(inspect.getsource(inspect.getmodule(claim.run)).encode()).hexdigest()[:16]
+    """A hash of the file that states the claim and of its method's; what they rest on is left out.
+
+    Comments and docstrings do not count: what is computed does not depend on them.
+    """
+    run = claim.run.func if isinstance(claim.run, functools.partial) else claim.run
+    modules = [inspect.getmodule(run)]
+    name = f"qjax.recipes.{claim.method}"
+    if importlib.util.find_spec(name) is not None:
+        modules.append(importlib.import_module(name))
+    text = "".join(_bare(inspect.getsource(module)) for module in modules if module is not None)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _bare(text: str) -> str:
+    """A program without its comments and docstrings."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_text(part)] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def machine() -> str:

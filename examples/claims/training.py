@@ -22,6 +22,7 @@ def train_arm(
     seeds: Sequence[int],
     *,
     measure: Callable[[train.State], Any] | None = None,
+    watch: Callable[[train.State], Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """Trains one arm with every seed.
 
@@ -30,24 +31,34 @@ def train_arm(
       step: How a step is taken; its recipe may be a schedule, or phases.
       seeds: One run each.
       measure: Maps the state at the end to further scalars by name, one program.
+      watch: Maps the state after each step to a scalar; its mean is reported as `watched`.
 
     Returns:
       By name, one number per seed: `loss` on the held-out batch in nats, `accuracy` in percent,
-      and what `measure` gives. The model computes in the recipe that holds at the end.
+      and what `measure` and `watch` give. The model computes in the recipe that holds at the end.
     """
     bounds = _bounds(step, setting.steps)
     last = step.in_phase(len(bounds) - 2)
 
-    def run(seed: jax.Array, held_out: Any) -> dict[str, jax.Array]:
-        start, data, noise = jax.random.split(jax.random.key(seed), 3)
-        state = step.init(start, setting.batch(data))
+    def keys(seed: jax.Array) -> jax.Array:
+        return jax.random.split(jax.random.key(seed), 3)
+
+    def init(seed: jax.Array) -> train.State:
+        start, data, _ = keys(seed)
+        return step.init(start, setting.batch(data))
+
+    def run(seed: jax.Array, state: train.State, held_out: Any) -> dict[str, jax.Array]:
+        _, data, noise = keys(seed)
+        seen = jnp.zeros((), jnp.float32)
         for phase, (begin, end) in enumerate(itertools.pairwise(bounds)):
             now = step.in_phase(phase)
 
-            def body(state: train.State, t: jax.Array, now: train.Step = now) -> Any:
-                return now(state, setting.batch(jax.random.fold_in(data, t)))[0], None
+            def body(carry: Any, t: jax.Array, now: train.Step = now) -> Any:
+                state, seen = carry
+                state = now(state, setting.batch(jax.random.fold_in(data, t)))[0]
+                return (state, seen if watch is None else seen + watch(state)), None
 
-            state, _ = jax.lax.scan(body, state, jnp.arange(begin, end))
+            (state, seen), _ = jax.lax.scan(body, (state, seen), jnp.arange(begin, end))
         params = state.params if state.average is None else state.average
         found = last.task.loss(
             params,
@@ -58,11 +69,14 @@ def train_arm(
             mode="evaluate",
         )
         more = {} if measure is None else measure(state)
+        more |= {} if watch is None else {"watched": seen / setting.steps}
         return {"loss": found.loss, **found.metrics, **more}
 
+    # A program of its own: what seeds remember would be one and the same where it began so.
+    states = jax.jit(jax.vmap(init))(numbers := jnp.asarray(seeds, jnp.int32))
     # An argument: XLA would quantize a constant while it compiles, which is slow.
-    program = jax.jit(jax.vmap(run, (0, None)))
-    results = program(jnp.asarray(seeds, jnp.int32), setting.held_out)
+    program = jax.jit(jax.vmap(run, (0, 0, None)))
+    results = program(numbers, states, setting.held_out)
     return {name: np.asarray(values, np.float64) for name, values in results.items()}
 
 

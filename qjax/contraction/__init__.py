@@ -5,6 +5,7 @@ from qjax.contraction.accumulators import Accumulator as Accumulator
 from qjax.contraction.accumulators import FloatAccumulator as FloatAccumulator
 from qjax.contraction.accumulators import IntegerAccumulator as IntegerAccumulator
 from qjax.contraction.accumulators import overflows as overflows
+from qjax.contraction.choosing import Chosen as Chosen
 from qjax.contraction.convolution import conv_general_dilated as conv_general_dilated
 from qjax.contraction.matmul import matmul as matmul
 from qjax.contraction.multipliers import LMul as LMul

@@ -99,7 +99,13 @@ def compute(
         dtype = like.dtype
     if gemm.transform is not None:
         operands = transformed(call, leg, gemm, operands)
-    return _product(call, leg, gemm, implementation, operands, like).astype(dtype)
+    out = _product(call, leg, gemm, implementation, operands, like)
+    if gemm.result is not None:
+        # Keys of operands come first, then those of samplings, then these.
+        key = role_key(call.key, leg, 9 - LEGS.index(leg), gemm.result)
+        contract = (-1,) if out.ndim else ()
+        out = gemm.result.cast(out.astype(call.wide), contract=contract, key=key)
+    return out.astype(dtype)
 
 
 def transformed(

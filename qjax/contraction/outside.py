@@ -13,6 +13,7 @@ from qjax._typing import Array, Key
 from qjax.contraction import facts
 from qjax.contraction.accumulators import FloatAccumulator
 from qjax.contraction.axes import Leg, OperandAxes
+from qjax.contraction.choosing import Chosen
 from qjax.contraction.execution import role_key
 from qjax.contraction.legs import Call, transformed
 from qjax.contraction.operands import Estimated, Operand
@@ -84,7 +85,8 @@ def prepare(
         operand = trained(getattr(policy.fwd, side))
         if operand is not None:
             key = role_key(call.key, "fwd", n, operand)
-            out[n] = _applied(operand, f"fwd_{side}", out[n], axes, key, variables)
+            out[n], choice = _applied(operand, f"fwd_{side}", out[n], axes, key, variables)
+            policy = policy if choice is None else _with_choice(policy, choice)
     policy = dataclasses.replace(policy, fwd=dataclasses.replace(policy.fwd, **left))
     return policy, (out[0], out[1])
 
@@ -123,8 +125,8 @@ def _applied(
     axes: OperandAxes,
     key: Key | None,
     variables: Variables,
-) -> Array:
-    """What a trained operand makes of `x`."""
+) -> tuple[Array, Array | None]:
+    """What a trained operand makes of `x`, and what it chose for the other legs."""
     place: Any = {"contract": axes.contract, "batch": axes.batch}
     params, state = {}, ()
     fixed = jax.lax.stop_gradient(x)
@@ -133,17 +135,34 @@ def _applied(
         params = variables.learned(name, lambda: operand.params(fixed, **place))
     if jax.tree.leaves(jax.eval_shape(lambda: operand.state(fixed, **place))):
         state = variables.remembered(name, lambda: operand.state(fixed, **place))
-    values, following = operand.apply(x, params, state, key=key, **place)
+    # What an operand multiplies for itself is no contraction of the model.
+    with jax.named_scope(BEFORE):
+        values, following = operand.apply(x, params, state, key=key, **place)
+        penalty = operand.penalty(x, params, **place) if operand.penalized else None
+        choice = operand.choice(fixed, params, contract=axes.contract)
     if jax.tree.leaves(state):
         variables.remember(name, settle(following, state))
-    if operand.penalized:
-        penalty = operand.penalty(x, params, **place)
-        if penalty is not None:
-            variables.penalize(name, penalty)
+    if penalty is not None:
+        variables.penalize(name, penalty)
     if variables.diagnose:
         if isinstance(operand, Estimated):
             found = facts.of_quantizer(operand.quantizer, fixed, state, key=key, **place)
         else:
             found = facts.of_operand(operand, fixed, jax.lax.stop_gradient(values), **place)
         variables.observe(name, found)
-    return values.astype(x.dtype)
+    return values.astype(x.dtype), None if choice is None else jax.lax.stop_gradient(choice)
+
+
+def _with_choice(policy: Policy, choice: Array) -> Policy:
+    """The policy whose backward legs know which choice each sample took."""
+    legs = {}
+    for leg in ("dlhs", "drhs"):
+        gemm: Gemm = getattr(policy, leg)
+        slots = {side: getattr(gemm, side) for side in SIDES}
+        known = {
+            side: dataclasses.replace(slot, choice=choice)
+            for side, slot in slots.items()
+            if isinstance(slot, Chosen)
+        }
+        legs[leg] = dataclasses.replace(gemm, **known)
+    return dataclasses.replace(policy, **legs)

@@ -14,6 +14,7 @@ import jax
 
 from qjax.contraction.accumulators import Accumulator
 from qjax.contraction.axes import LEGS, Leg
+from qjax.contraction.choosing import Chosen
 from qjax.contraction.multipliers import Multiplier
 from qjax.contraction.operands import Operand
 from qjax.contraction.sampling import Sampling
@@ -79,19 +80,28 @@ class Gemm:
       accumulator: What the products are summed in; float32 where None.
       multiplier: What multiplies two numbers; the exact product where None.
       sampling: Which terms of the sum, or rows of the result, are drawn; all where None.
+      result: Quantizer of the result, whose tiles run along its last axis; the result is rounded
+        to its dtype alone where None. The gradient of a result passes through as it is.
     """
 
-    lhs: Quantizer | BitSplit | Operand | None = None
-    rhs: Quantizer | BitSplit | Operand | None = None
+    lhs: Quantizer | BitSplit | Chosen | Operand | None = None
+    rhs: Quantizer | BitSplit | Chosen | Operand | None = None
     transform: Transform | None = dataclasses.field(default=None, kw_only=True)
     accumulator: Accumulator | None = dataclasses.field(default=None, kw_only=True)
     multiplier: Multiplier | None = dataclasses.field(default=None, kw_only=True)
     sampling: Sampling | None = dataclasses.field(default=None, kw_only=True)
+    result: Quantizer | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self):
-        for side in ("lhs", "rhs"):
-            quantizer = _quantizer(f"`Gemm.{side}`", getattr(self, side))
-            object.__setattr__(self, side, quantizer)
+        for name in ("lhs", "rhs", "result"):
+            quantizer = _quantizer(f"`Gemm.{name}`", getattr(self, name))
+            object.__setattr__(self, name, quantizer)
+        kept = isinstance(self.result, Quantizer) and self.result.calibration.stateful
+        if kept or isinstance(self.result, BitSplit | Chosen | Operand):
+            raise TypeError(
+                "`Gemm.result` must be a Quantizer that remembers nothing, but "
+                f"{self.result!r} came. Give another calibration, or round where it is read."
+            )
         for name, kind, example in (
             ("transform", "Transform", "qjax.contraction.Hadamard(32)"),
             ("accumulator", "Accumulator", "qjax.contraction.FloatAccumulator('bfloat16')"),
@@ -113,8 +123,8 @@ class Gemm:
     @property
     def stochastic(self) -> bool:
         """Whether something is drawn at random, so that a key is needed."""
-        drawn = self.sampling is not None
-        return drawn or any(q is not None and q.stochastic for q in (self.lhs, self.rhs))
+        drawn, rounded = self.sampling is not None, (self.lhs, self.rhs, self.result)
+        return drawn or any(q is not None and q.stochastic for q in rounded)
 
     def flipped(self) -> "Gemm":
         """The same leg with its operands in the other order."""
@@ -232,17 +242,24 @@ class Policy:
         )
 
     @classmethod
-    def all(cls, quantizer: Quantizer, *, cotangent: Quantizer | None = None) -> "Policy":
+    def all(
+        cls,
+        quantizer: Quantizer,
+        *,
+        cotangent: Quantizer | None = None,
+        result: Quantizer | None = None,
+    ) -> "Policy":
         """The policy that quantizes all six operands alike.
 
         Args:
           quantizer: For `lhs` and `rhs` in the three legs.
           cotangent: For the incoming gradient in `dlhs` and `drhs`; `quantizer` where
             None.
+          result: For the results of the three legs; None leaves them as they are.
         """
         grad = quantizer if cotangent is None else cotangent
         return cls(
-            fwd=Gemm(quantizer, quantizer),
-            dlhs=Gemm(grad, quantizer),
-            drhs=Gemm(quantizer, grad),
+            fwd=Gemm(quantizer, quantizer, result=result),
+            dlhs=Gemm(grad, quantizer, result=result),
+            drhs=Gemm(quantizer, grad, result=result),
         )

@@ -60,17 +60,3 @@ class BitSplit:
         low = self.low.cast(x.astype(wide) - high, **where, key=keys[1], dtype=wide)
         dtype = x.dtype if dtype is None else dtype
         return high.astype(dtype), low.astype(dtype)
-
-
-def stored_name(operand: Any) -> str:
-    """What an operand is stored as: the name of its type, or of both of its parts."""
-    if isinstance(operand, BitSplit):
-        return f"{stored_name(operand.high)}+{stored_name(operand.low)}"
-    return operand.qtype.name
-
-
-def stored_bits(operand: Any) -> float:
-    """Stored bits per element of an operand, scales included."""
-    if isinstance(operand, BitSplit):
-        return stored_bits(operand.high) + stored_bits(operand.low)
-    return operand.qtype.bits_per_element

@@ -10,7 +10,7 @@ from typing import Any
 
 from qjax.contraction.outside import trained
 from qjax.contraction.policy import Leg
-from qjax.contraction.splitting import stored_bits
+from qjax.contraction.storage import bits_range
 from qjax.recipes import registry
 from qjax.recipes.registry import Method
 from qjax.recipes.rules import Recipe
@@ -62,8 +62,9 @@ def table() -> str:
 def bits(recipe: Recipe) -> tuple[str, str, str]:
     """Bits per element of weights, activations and gradients in layers without an exemption.
 
-    Scales are counted in; where the legs differ their bits are separated by a slash, and "32"
-    stands for what is not quantized. Weights are the second operand, as Flax's layers have it.
+    Scales are counted in; where the legs differ their bits are separated by a slash, "1-16" are
+    the fewest and the most of what is learned or chosen as a model runs, and "32" stands for what
+    is not quantized. Weights are the second operand, as Flax's layers have it.
     """
     operands = recipe.default.quantizers()
     # What a trained operand gives is what the other legs see, if they leave it as it is.
@@ -84,7 +85,9 @@ def bits(recipe: Recipe) -> tuple[str, str, str]:
 
 
 def _width(quantizer: Any) -> str:
-    return "32" if quantizer is None else f"{stored_bits(quantizer):.4g}"
+    if quantizer is None:
+        return "32"
+    return "-".join(dict.fromkeys(f"{bits:.4g}" for bits in bits_range(quantizer)))
 
 
 def pieces(recipe: Recipe) -> dict[str, str]:

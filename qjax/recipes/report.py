@@ -13,7 +13,7 @@ import jax
 from qjax.contraction.execution import choose
 from qjax.contraction.policy import LEGS, Gemm, Leg
 from qjax.contraction.record import Contraction, Heard, listen
-from qjax.contraction.splitting import stored_bits, stored_name
+from qjax.contraction.storage import stored_bits, stored_name
 from qjax.quantizer import Stored
 from qjax.recipes.rules import Recipe, Rule
 from qjax.recipes.table import FLOAT, Report, Row
@@ -111,6 +111,8 @@ def _how(known: Contraction) -> str:
     for name in ("transform", "multiplier", "accumulator", "sampling"):
         chosen = [(leg, getattr(gemm, name)) for leg, gemm in asked]
         parts += [f"{leg} {name} {part!r}" for leg, part in chosen if part is not None]
+    results = [(leg, gemm.result) for leg, gemm in asked]
+    parts += [f"{leg} result {stored_name(part)}" for leg, part in results if part is not None]
     if known.policy.residuals not in (None, "float"):
         parts.append(f"residuals {known.policy.residuals}")
     if known.policy.clip:

@@ -163,7 +163,7 @@ class Rewriter:
                 )
                 operands = [_read(values, v) for v in eqn.invars]
                 with _named(str(eqn.source_info.name_stack)):
-                    out = self._replace(eqn, operands, known.of(eqn.invars), inner)
+                    out = self.replace(eqn, operands, known.of(eqn.invars), inner)
                 values.update(zip(eqn.outvars, out, strict=True))
                 if place.ledger is not None and inner.ledger is not None:
                     place.ledger.join(entry, inner.ledger.taken)
@@ -197,9 +197,10 @@ class Rewriter:
             operands = [values.get(stored.variable(v)) for v in eqn.invars]
             stored.check_wanted("/".join(scopes), eqn.primitive.name, operands)
 
-    def _replace(
+    def replace(
         self, eqn: JaxprEqn, operands: list[Any], roles: list[Role], place: Place
     ) -> Sequence[Any]:
+        """What an equation of which something is replaced gives."""
         name = eqn.primitive.name
         if name not in CONTRACTIONS:
             return nested.call(self, eqn, operands, roles, place)

@@ -3,14 +3,13 @@
 Before it is rounded every operand of every product, forward and backward, goes through a power
 and a factor of its own, which map the mean of its logarithms to 0 and its largest magnitude to
 2**15; rounding is to nearest even, and the map is undone before the product, whose sums are
-float32. First and last layers are not exempt, and no loss is scaled; the paper claims accuracies
+float32. So does what every product gives: layers' outputs, and the gradients of activations and
+of weights. First and last layers are not exempt, and no loss is scaled; the paper claims accuracies
 as in float32, where plain E5M2 fails or needs a loss scale tuned by hand.
 
 Source: Cambier et al. 2020, "Shifted and Squeezed 8-bit Floating Point Format for Low-Precision
 Training of Deep Neural Networks" (arXiv 2001.05674), read in full. A tensor of one magnitude has
-no finite power; it is passed through the factor alone. Left out: the paper also rounds the
-results of products, which the next product does here when it reads them, and the gradients of
-weights before the optimizer sees them.
+no finite power; it is passed through the factor alone.
 """
 
 from typing import Any
@@ -29,6 +28,7 @@ METHOD = Method(
 
 @register("s2fp8", METHOD)
 def s2fp8() -> Recipe:
-    """E5M2 behind a power and a factor per tensor, in all six operands of every layer."""
+    """E5M2 behind a power and a factor per tensor: operands and results of every product."""
     squeezed: Any = ShiftSqueeze()
-    return Recipe((Rule(".*", Policy.all(squeezed), name="s2fp8"),), name="s2fp8")
+    policy = Policy.all(squeezed, result=squeezed)
+    return Recipe((Rule(".*", policy, name="s2fp8"),), name="s2fp8", version=2)

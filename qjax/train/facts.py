@@ -3,7 +3,7 @@
 from typing import Any
 
 from qjax.contraction import BitSplit, Policy
-from qjax.contraction.splitting import stored_bits
+from qjax.contraction.storage import stored_bits
 from qjax.formats import Float
 from qjax.qtypes import QType
 from qjax.recipes import Recipe

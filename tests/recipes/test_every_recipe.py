@@ -68,7 +68,8 @@ STATELESS = [name for name in NAMES if not needs_variables(recipes.get(name).def
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(STATELESS)))
 def test_what_learns_has_parameters_with_gradients(name):
     model = qjax.quantize(MLP(), name)
-    params = model.init({"params": jax.random.key(1), "quant": jax.random.key(2)}, X)["params"]
+    state = model.init({"params": jax.random.key(1), "quant": jax.random.key(2)}, X)
+    params = state.pop("params")
     learned = params["up"].get("quant", {})
     if not jax.tree.leaves(learned):
         return
@@ -76,7 +77,7 @@ def test_what_learns_has_parameters_with_gradients(name):
     def loss(learned):
         changed = {**params, "up": {**params["up"], "quant": learned}}
         rngs = {"quant": jax.random.key(2)}
-        return jnp.sum(jnp.sin(model.apply({"params": changed}, 30 * X, rngs=rngs)))
+        return jnp.sum(jnp.sin(model.apply({"params": changed, **state}, 30 * X, rngs=rngs)))
 
     for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(learned)):
         assert np.all(np.isfinite(leaf))

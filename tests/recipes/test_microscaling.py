@@ -8,6 +8,8 @@ import pytest
 
 import qjax
 from qjax import Quantizer
+from qjax.quantizer import Shrunk
+from qjax.recipes import microscaling
 
 TYPES = {
     "mxfp8": ("mxfp8", "mxfp8"),
@@ -58,9 +60,62 @@ def test_rounding_along_one_axis_and_the_other_differ():
 
 @pytest.mark.parametrize("largest", [4.0, 6.5, 7.75])
 def test_four_bit_gradients_are_unbiased_also_where_the_floor_rule_would_clip(largest):
-    quantizer = qjax.recipes.get("mxfp4").default.dlhs.lhs
     tile = jnp.linspace(-1.0, 1.0, 32).at[5].set(largest)
     keys = jax.random.split(jax.random.key(0), 4096)
-    drawn = np.asarray(jax.vmap(lambda key: quantizer.cast(tile, key=key))(keys), np.float64)
-    error = drawn.std(0) / len(keys) ** 0.5
-    assert np.all(np.abs(drawn.mean(0) - tile) <= 5 * error + 1e-6)
+
+    def off(quantizer):
+        """How far the mean is from the tile, in standard errors."""
+        drawn = np.asarray(jax.vmap(lambda key: quantizer.cast(tile, key=key))(keys), np.float64)
+        error = drawn.std(0) / len(keys) ** 0.5
+        return np.max(np.maximum(np.abs(drawn.mean(0) - tile) - 1e-6, 0) / (error + 1e-9))
+
+    shrunk = qjax.recipes.get("mxfp4_rht").default.dlhs.lhs
+    assert off(qjax.recipes.get("mxfp4").default.dlhs.lhs) < 5
+    assert off(shrunk) < 5
+    assert (off(shrunk.quantizer) > 5) == (largest > 6), "what the factor of 3/4 is for"
+
+
+def test_shrunk_elements_are_on_the_grid_of_the_authors_code():
+    """3 x / 2**(e + 2) is rounded, e that of the floor rule, and the factor taken out."""
+    x = jax.random.normal(jax.random.key(7), (50, 32)) * 3
+    values = np.asarray(Shrunk(Quantizer("mxfp4")).cast(x))
+    exponent = np.floor(np.log2(np.abs(np.asarray(x)).max(1, keepdims=True))) - 2
+    units = np.asarray(x) * 0.75 / 2.0**exponent
+    assert np.abs(units).max() < 6.0001
+    wanted = np.asarray(qjax.cast(jnp.asarray(units), "e2m1fn"))
+    assert np.allclose(values * 0.75 / 2.0**exponent, wanted, atol=1e-5)
+    with pytest.raises(ValueError, match=r"largest magnitude and a factor in"):
+        Shrunk(Quantizer("mxfp4"), 1.5)
+
+
+def test_vector_operations_and_products_in_bfloat16_through_the_door_for_functions():
+    """Against the same function with every operation rounded by hand, forward and backward."""
+    low = lambda v: jax.lax.reduce_precision(v, 8, 7)  # noqa: E731
+    x = low(jax.random.normal(jax.random.key(0), (8, 64)))
+    w = low(jax.random.normal(jax.random.key(1), (64, 64)) / 8)
+    g = jax.random.normal(jax.random.key(2), (8, 64))
+    recipe = microscaling.in_bfloat16(qjax.recipes.get("mxfp8"))
+
+    def block(w, x):
+        mean = jnp.sum(x, axis=-1, keepdims=True) / 64
+        return x + nn.relu(jnp.tanh((x - mean) @ w))
+
+    def by_hand(w, x):
+        mean = low(low(jnp.sum(x, axis=-1, keepdims=True)) / 64)
+        y = qjax.dot_general(low(x - mean), w, (((1,), (0,)), ((), ())), policy=recipe.default)
+        return low(x + low(nn.relu(low(jnp.tanh(y)))))
+
+    function = qjax.quantize(block, recipe, weights=["w"], elementwise="bfloat16")
+    value, back = jax.vjp(function, w, x)
+    wanted, by = jax.vjp(by_hand, w, x)
+    assert np.array_equal(value, wanted)
+    assert not np.array_equal(value, qjax.quantize(block, recipe, weights=["w"])(w, x))
+    for found, near in zip(back(g), by(g)):
+        # Several gradients of one value are summed in another order.
+        assert np.allclose(found, near, rtol=2**-6, atol=2**-6)
+    kernel, _ = back(g)
+    assert np.array_equal(kernel, low(kernel))
+    with pytest.raises(ValueError, match=r"`elementwise` takes a float with infinities"):
+        qjax.quantize(block, recipe, elementwise="e4m3fn")
+    with pytest.raises(TypeError, match="elementwise"):
+        qjax.quantize(nn.Dense(3), recipe, elementwise="bfloat16")

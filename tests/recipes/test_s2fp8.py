@@ -58,14 +58,17 @@ def test_small_tensors_keep_what_plain_e5m2_flushes():
     assert float(error) < 0.05
 
 
-def test_all_six_operands_of_all_layers_are_squeezed():
+def test_all_operands_and_results_of_all_layers_are_squeezed():
     policy = recipes.get("s2fp8").default
     assert all(q == ShiftSqueeze() for q in policy.quantizers().values())
     assert recipes.get("s2fp8").match("lm_head", "dot_general")[1].policy == policy
     w = 1e-9 * jax.random.normal(jax.random.key(3), (64, 16))
     numbers = (((1,), (0,)), ((), ()))
-    out = qjax.dot_general(X, w, numbers, policy=policy)
-    assert np.array_equal(out, ShiftSqueeze().cast(X) @ ShiftSqueeze().cast(w))
+    cast, g = ShiftSqueeze().cast, jax.random.normal(jax.random.key(4), (8, 16))
+    out, back = jax.vjp(lambda x, w: qjax.dot_general(x, w, numbers, policy=policy), X, w)
+    assert np.array_equal(out, cast(cast(X) @ cast(w)))
+    for found, exact in zip(back(g), (cast(g) @ cast(w).T, cast(X).T @ cast(g))):
+        assert np.allclose(found, cast(exact), rtol=1e-4), "gradients of activations and weights"
     # Products on stored codes do not exist for a map that is not linear: all are emulated.
     fast = recipes.get("s2fp8").using("xla").default
     assert np.array_equal(qjax.dot_general(X, w, numbers, policy=fast), out)

@@ -65,8 +65,6 @@ def test_periods_average_their_losses():
 
 
 def test_stages_cost_what_their_bits_say_and_differ_in_numbers_alone():
-    assert fractrain.cost(32, 32) == 1
-    assert fractrain.cost(8, 8) == pytest.approx(1 / 16)
     assert fractrain.cost(3, 6) == pytest.approx((9 + 18 + 18) / 3072)
     schedule, seen = turning(), []
     for level in range(4):

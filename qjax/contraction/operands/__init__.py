@@ -12,6 +12,7 @@ from qjax.contraction.operands._estimated import Estimated as Estimated
 from qjax.contraction.operands._estimated import Mapped as Mapped
 from qjax.contraction.operands._estimated import ScaleGradient as ScaleGradient
 from qjax.contraction.operands._fixed import LearnedPoint as LearnedPoint
+from qjax.contraction.operands._gated import Gated as Gated
 from qjax.contraction.operands._learned import LSQ as LSQ
 from qjax.contraction.operands._learned import PACT as PACT
 from qjax.contraction.operands._learned import LearnedBits as LearnedBits

@@ -88,6 +88,20 @@ class Operand(abc.ABC):
         del x, params, contract, batch
         return None
 
+    def choice(self, x: Array, params: dict[str, Array], *, contract: Axes) -> Array | None:
+        """Returns which choice each sample took, for a `Chosen` of the other legs; None for none.
+
+        Ones and zeros of shape (samples, choices), samples along the first axis of `x`.
+        """
+        del x, params, contract
+        return None
+
+    @property
+    def widths(self) -> tuple[float, float]:
+        """The fewest and the most bits per element that may be used; alike where nothing varies."""
+        bits = self.qtype.bits_per_element
+        return (bits, bits)
+
     @property
     def penalized(self) -> bool:
         """Whether the operand adds to the loss."""

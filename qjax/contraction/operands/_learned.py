@@ -172,6 +172,10 @@ class LearnedBits(Operand):
         """The widest type that can be learned: which one is, only the learned values say."""
         return QType(Int(self.widest, signed=False), _TENSOR, formats.FLOAT32)  # type: ignore[arg-type]
 
+    @property
+    def widths(self) -> tuple[float, float]:
+        return 1.0, float(self.widest)
+
     def params(self, x: Array, *, contract: Axes, batch: Axes) -> dict[str, Array]:
         return {"bits": jnp.asarray(self.bits, jnp.float32)}
 
