@@ -141,6 +141,11 @@ class Checkpoints:
 
     def _check(self, about: dict[str, Any], leaves: dict[str, str], step: int) -> None:
         where = f"The checkpoint of step {step} in {self.folder}"
+        if about["format"] != FILE_FORMAT:
+            raise ValueError(
+                f"{where} has layout {about['format']}, and this version of qjax reads layout "
+                f"{FILE_FORMAT}. Resume with the version that wrote it: {about['versions']}."
+            )
         if about["recipe"] != repr(self.recipe):
             raise ValueError(
                 f"{where} was trained under another recipe. Resume with the recipe it names, or "

@@ -124,6 +124,17 @@ def test_another_model_is_refused_and_the_difference_shown(tmp_path):
         checkpoints.resume(larger)
 
 
+def test_another_layout_is_refused_and_its_versions_named(tmp_path, monkeypatch):
+    with train.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(started(regression_step()))
+    monkeypatch.setattr("qjax.train.checkpoints.FILE_FORMAT", 2)
+    with (
+        train.Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match=r"has layout 1, .* reads layout 2.*'qjax': "),
+    ):
+        checkpoints.resume(started(regression_step()))
+
+
 def test_a_nan_leaves_the_last_good_checkpoint(tmp_path):
     step = regression_step()
     with train.Checkpoints(tmp_path, every=5) as checkpoints:

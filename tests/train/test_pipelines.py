@@ -112,6 +112,18 @@ def test_a_folder_of_images_is_read(tmp_path):
     assert folder[6]["inputs"].shape[:2] == (4, 4)
 
 
+def test_a_hugging_face_dataset_on_disk_is_a_source(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets are not installed")
+    rows = np.arange(160, dtype=np.float32).reshape(40, 4)
+    table = {"inputs": rows.tolist(), "targets": list(range(40))}
+    datasets.Dataset.from_dict(table).save_to_disk(tmp_path)
+    source = datasets.load_from_disk(tmp_path).with_format("numpy")
+    batches = data.batches_of(source, batch=8)
+    seen = [batches[t] for t in range(5)]
+    assert sorted(np.concatenate([b["targets"] for b in seen])) == list(range(40))
+    assert all(np.array_equal(b["inputs"], rows[b["targets"]]) for b in seen)
+
+
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"folder of \.png or \.npy files for each class"):
         data.ImageFolder(tmp_path)
