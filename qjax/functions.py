@@ -26,6 +26,7 @@ from qjax.recipes.report import Report, build
 from qjax.recipes.rewrite import Decision, Rewriter
 from qjax.recipes.roles import Role
 from qjax.recipes.stored import is_stored
+from qjax.recipes.walk import path_of
 
 Names = int | str | Sequence[int | str]
 _NO_VALUES = (
@@ -125,7 +126,7 @@ class QuantizedFunction:
         return call.results(leaves), taken
 
     def _choose(self, op: str, scopes: tuple[str, ...]) -> Decision | None:
-        path = _path_of(scopes)
+        path = path_of(scopes)
         rule = self._matching.rule(path, op)
         return None if rule is None else Decision(rule.policy, path, str(rule))
 
@@ -180,7 +181,7 @@ def report(function: Callable[..., Any], *inputs: PyTree, **kwargs: Any) -> Repo
         kwargs = {**kwargs, "quant": values} if values else kwargs
         function = functools.partial(fresh, quant_key=key)
     call = _Call(function, inputs, kwargs)
-    return build(call, *call.arrays, path_of=_path_of)
+    return build(call, *call.arrays, path_of=path_of)
 
 
 def program(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
@@ -256,7 +257,3 @@ def _check_weights(function: Callable[..., Any], weights: Sequence[int | str]) -
                 f"`weights` names the argument {weight!r}, but the function takes {names}. "
                 "Name its arguments, or give their positions."
             )
-
-
-def _path_of(scopes: tuple[str, ...]) -> str:
-    return "/".join(scopes)

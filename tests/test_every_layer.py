@@ -174,4 +174,4 @@ def test_the_power_iteration_of_a_spectral_norm_is_reported_and_stays_in_float(l
     assert [row.path for row in rows if row.quantized] == [path]
     rest = [row for row in rows if not row.quantized]
     assert rest
-    assert all(row.missed and "nothing here takes a policy" in row.why for row in rest)
+    assert all(row.missed and "written by hand" in row.why for row in rest)

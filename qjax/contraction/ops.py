@@ -14,6 +14,7 @@ import numpy as np
 
 from qjax._typing import Array, DTypeLike, Key
 from qjax.contraction.bilinear import contract, remember
+from qjax.contraction.einsums import product_of
 from qjax.contraction.legs import Call, Operation, wide
 from qjax.contraction.memory import gather
 from qjax.contraction.operations import DotGeneral, Einsum, canonical_pair, parse_subscripts
@@ -115,8 +116,13 @@ def einsum(
     if len(operands) == 1:
         return jnp.einsum(f"{terms[0]}->{out}", *operands, **settings)  # type: ignore[call-overload]
     if len(operands) == 2:
-        op = Einsum(f"{','.join(terms)}->{out}", **settings)
-        return checked("einsum", op, *operands, policy, key, variables=variables)
+        inputs = ",".join(terms)
+        # What rounds the result runs along its last axis, as written.
+        product = product_of(f"{inputs}->{out}") if policy.fwd.result is None else None
+        inner = out if product is None else product.out
+        op = Einsum(f"{inputs}->{inner}", **settings)
+        result = checked("einsum", op, *operands, policy, key, variables=variables)
+        return result.transpose([inner.index(x) for x in out]) if inner != out else result
     if needs_variables(policy):
         raise ValueError(
             f"`einsum` was given {len(operands)} operands and a policy whose operands learn or "

@@ -82,9 +82,6 @@ def call_rewritten(
     held = len(jax.tree.leaves(module.variables, is_leaf=is_stored))
     roles = [Role.WEIGHT if n < held else Role.ACTIVATION for n, m in enumerate(moving) if m]
     decision = Decision(choice.policy, choice.path, choice.rule, op)
-    if isinstance(module, tuple(_WITH_SEAM)):
-        # One contraction, with the noise that it has where the weights are arrays.
-        decision = decision._replace(key=choice.key)
 
     def call(arrays: list[Any]) -> Any:
         given = iter(arrays)
@@ -99,7 +96,7 @@ def call_rewritten(
         ledger = None
         if choice.variables.diagnose or needs_variables(choice.policy):
             ledger = choice.variables.ledger()
-        out = rewritten(arrays, key=choice.key, roles=roles, ledger=ledger)
+        out = rewritten(arrays, noise=choice.noise, roles=roles, ledger=ledger)
         if ledger is not None:
             choice.variables.take(ledger)
         return out

@@ -18,7 +18,6 @@ import flax.linen as nn
 import jax
 
 from qjax._typing import Key, PyTree
-from qjax.contraction import Policy
 from qjax.contraction.outside import needs_variables
 from qjax.contraction.record import enter_region
 from qjax.linen.bare import call_rewritten, is_inside, op_of, refuse_packed
@@ -26,6 +25,7 @@ from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
 from qjax.linen.variables import LayerVariables
 from qjax.recipes import Recipe
 from qjax.recipes.matching import Matching
+from qjax.recipes.noise import Noise
 from qjax.recipes.report import Report, build
 
 STREAM = "quant"
@@ -197,9 +197,9 @@ def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
             rule = matching.rule(relative, op)
             if rule is None:
                 return None
-            key = _key(module, rule.policy, part)
+            noise = _noise(module) if rule.policy.stochastic else None
             variables = LayerVariables(module, part, diagnose)
-            return Choice(rule.policy, "/".join(full), str(rule), key, variables)
+            return Choice(rule.policy, "/".join(full), str(rule), noise, variables)
 
         if bare is not None:
             choice = choose(bare)
@@ -219,19 +219,27 @@ def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
     return intercept
 
 
-def _key(module: nn.Module, policy: Policy, part: str) -> Key | None:
-    """The key of one contraction's noise; it depends on the layer's path, not on others."""
-    if not policy.stochastic:
-        return None
+def _noise(module: nn.Module) -> Noise | None:
+    """The keys of a layer's contractions; they depend on its path, not on other layers."""
+    scope: Any = module.scope
     if module.has_rng(STREAM):
-        key = module.make_rng(STREAM)
+        # Lifted transformations split the key itself; what else Flax folds in, `Noise` does.
+        stream = scope.rngs[STREAM]
+        key = getattr(stream, "rng", stream)
     elif module.is_initializing():
         # What `init` computes is thrown away; drawing from its stream would change the
         # parameters, which shall not depend on the recipe.
         key = jax.random.key(0)
     else:
         return None
-    return jax.random.fold_in(key, list(SUBSCRIPTS.values()).index(part)) if part else key
+    noise = Noise(key)
+    # Beside Flax's own counters, which live as long as one `apply`: a layer that is called
+    # again goes on counting.
+    noise.counts = scope.rng_counters.setdefault(_COUNTS, {})
+    return noise
+
+
+_COUNTS = "contractions of qjax"
 
 
 def _path_of(scopes: tuple[str, ...]) -> str:

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 
-from qjax._typing import Array, Key
+from qjax._typing import Array
 from qjax.contraction import Policy, conv_general_dilated, dot_general, einsum
 from qjax.contraction.record import site
 from qjax.linen.variables import LayerVariables
+from qjax.recipes.noise import Noise
 
 # The two contractions of `flax.linen.dot_product_attention`, as they are called in paths.
 QK, AV = "qk", "av"
@@ -34,19 +35,20 @@ class Choice:
       policy: Its policy.
       path: Its path in the model.
       rule: The rule that chose.
-      key: Key of its noise; None where the model was given none or needs none.
+      noise: Keys of its noise; None where the model was given none or needs none.
       variables: Where its operands' values are.
     """
 
     policy: Policy
     path: str
     rule: str
-    key: Key | None
+    noise: Noise | None
     variables: LayerVariables
 
     @property
     def _settings(self) -> dict[str, Any]:
-        return {"policy": self.policy, "key": self.key, "variables": self.variables}
+        key = None if self.noise is None else self.noise.draw(self.path)
+        return {"policy": self.policy, "key": key, "variables": self.variables}
 
     def dot_general(self, *args: Any, **kwargs: Any) -> Array:
         """`jax.lax.dot_general` under this choice."""

@@ -14,11 +14,13 @@ from flax import nnx
 
 from qjax._typing import Key, PyTree
 from qjax.contraction.record import enter_region
-from qjax.nnx.fill import STREAM, fill
+from qjax.nnx.fill import fill
 from qjax.nnx.store import Store, stores
+from qjax.nnx.streams import STREAM
 from qjax.recipes import Recipe
 from qjax.recipes.matching import Matching
 from qjax.recipes.report import Report, build
+from qjax.recipes.walk import path_of
 
 
 def quantize(
@@ -81,7 +83,7 @@ def _make_values(
 def report(module: nnx.Module, *inputs: PyTree, **kwargs: Any) -> Report:
     """Lists what every contraction of `module(*inputs, **kwargs)` computes in.
 
-    Contractions in a user's own modules have no path: nnx leaves no names in a program.
+    What a module contracts by its own code, such as `jnp.einsum`, is a row at its path.
 
     Args:
       module: A module, quantized or not.
@@ -92,11 +94,17 @@ def report(module: nnx.Module, *inputs: PyTree, **kwargs: Any) -> Report:
     recipe = getattr(module, "__qjax_recipe__", None)
 
     def apply(state: Any, *xs: Any) -> Any:
-        if recipe is not None:
+        model = nnx.merge(graph, state)
+        if recipe is None:
+            model = quantize(model, _NOTHING)  # Only says where everything stands.
+        else:
             enter_region("", recipe)
-        return nnx.merge(graph, state)(*xs, **kwargs)
+        return model(*xs, **kwargs)
 
-    return build(apply, state, *inputs, path_of="/".join)
+    return build(apply, state, *inputs, path_of=path_of)
+
+
+_NOTHING = Recipe(())
 
 
 def program(module: nnx.Module, **kwargs: Any) -> Callable[..., Any]:

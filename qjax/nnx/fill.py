@@ -1,12 +1,6 @@
-"""Fills the layers of an nnx module with the seams that a recipe gives them.
-
-Layers that contract without a seam are given a class derived from their own, whose call is
-traced and rewritten; this is safe because they only read their parameters.
-"""
+"""Fills the layers of an nnx module with the seams that a recipe gives them."""
 
 import functools
-import types
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +10,15 @@ from flax import nnx
 from qjax._typing import Array, Key
 from qjax.contraction import Policy
 from qjax.contraction.outside import needs_variables
+from qjax.nnx.bare import BARE, fill_bare
+from qjax.nnx.names import name as name_module
 from qjax.nnx.packed import fill_packed, is_packed, refuse_packed
 from qjax.nnx.seams import AttentionSeam, HoldingSeam, NoisySeam, Seam, unwrapped
 from qjax.nnx.store import Store
+from qjax.nnx.streams import Streams
 from qjax.recipes.matching import Matching
-from qjax.recipes.rewrite import Decision, rewrite
+from qjax.recipes.rewrite import Decision
 
-STREAM = "quant"
 # By layer: the attribute that is its seam, and what rules call the operation.
 _SEAMS: dict[type[nnx.Module], tuple[str, str]] = {
     nnx.Linear: ("dot_general", "dot_general"),
@@ -36,23 +32,17 @@ _PLAIN: dict[str, Callable[..., Array]] = {
     "conv_general_dilated": jax.lax.conv_general_dilated,
 }
 _DEFAULTS = (None, *_PLAIN.values())
-# By layer without a seam: the methods that contract, and what rules call the operation.
-_BARE: dict[type[nnx.Module], tuple[tuple[str, ...], str]] = {
-    nnx.ConvTranspose: (("__call__",), "conv_general_dilated"),
-    nnx.LoRA: (("_low_rank",), "dot_general"),
-    nnx.Embed: (("attend",), "dot_general"),
-}
 
 
 def fill(
     layer: Any, path: str, matching: Matching, key: Key | None, diagnose: bool = False
 ) -> None:
-    """Makes one layer compute by the rules; other modules are left alone."""
+    """Makes one layer compute by the rules; other modules only leave their path in programs."""
+    name_module(layer, path)
     if is_packed(layer):
         _fill_packed(layer, path, matching, key)
         return
-    wrap = functools.partial(_wrapped, path=path, key=key, diagnose=diagnose)
-    bare: Any = layer
+    wrap = functools.partial(_wrapped, key=key, diagnose=diagnose)
     for kind, (attribute, op) in _SEAMS.items():
         if isinstance(layer, kind):
             own = getattr(layer, attribute)
@@ -63,25 +53,21 @@ def fill(
             rule = matching.rule(path, op)
             # Where nothing is quantized the seam still says in a program where it stands.
             policy, name = (Policy(), "") if rule is None else (rule.policy, str(rule))
-            setattr(layer, attribute, wrap(Seam(op, policy, path, name), [policy]))
+            setattr(layer, attribute, wrap(Seam(op, policy, path, name), {path: policy}))
     if isinstance(layer, nnx.MultiHeadAttention):
         _fill_attention(layer, path, matching, wrap)
-    for kind, (methods, op) in _BARE.items():
-        if isinstance(layer, kind):
-            rule = matching.rule(path, op)
-            bare.__class__ = getattr(layer, "__qjax_base__", type(layer))
-            if rule is not None:
-                decision = Decision(rule.policy, path, str(rule), op)
-                bare.__class__ = _derived(type(bare), methods)
-                bare.__qjax__ = decision
-                bare.__qjax_key__ = nnx.data(_stream(path, key, rule.policy))
-                holds = diagnose or needs_variables(rule.policy)
-                bare.__qjax_store__ = nnx.data(Store(diagnose) if holds else None)
+    for kind, (methods, op) in BARE.items():
+        rule = matching.rule(path, op) if isinstance(layer, kind) else None
+        if rule is not None:
+            decision = Decision(rule.policy, path, str(rule), op)
+            holds = diagnose or needs_variables(rule.policy)
+            streams = _streams({path: rule.policy}, key)
+            fill_bare(layer, methods, decision, streams, Store(diagnose) if holds else None)
 
 
 def _fill_packed(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
     seams = {kind: (("__call__",), op) for kind, (_, op) in _SEAMS.items()}
-    for kind, (methods, op) in {**seams, **_BARE}.items():
+    for kind, (methods, op) in {**seams, **BARE}.items():
         if not isinstance(layer, kind):
             continue
         rule = matching.rule(path, op)
@@ -91,7 +77,7 @@ def _fill_packed(layer: Any, path: str, matching: Matching, key: Key | None) -> 
         if kind in _SEAMS:
             setattr(layer, _SEAMS[kind][0], _PLAIN[op])
         decision = Decision(rule.policy, path, str(rule), op)
-        fill_packed(layer, methods, decision, _stream(path, key, rule.policy))
+        fill_packed(layer, methods, decision, _streams({path: rule.policy}, key))
 
 
 def _fill_attention(layer: Any, path: str, matching: Matching, wrap: Callable[..., Any]) -> None:
@@ -106,70 +92,28 @@ def _fill_attention(layer: Any, path: str, matching: Matching, wrap: Callable[..
     layer.attention_fn = own
     if found:
         seam = AttentionSeam(own, path, tuple(found))
-        layer.attention_fn = wrap(seam, [decision.policy for _, decision in found])
+        policies = {decision.path: decision.policy for _, decision in found}
+        layer.attention_fn = wrap(seam, policies)
 
 
-def _wrapped(
-    seam: Any, policies: list[Policy], *, path: str, key: Key | None, diagnose: bool
-) -> Any:
-    """A seam with the values and the stream of keys that its policies need."""
-    quantizes = any(not policy.is_identity for policy in policies)
-    if (diagnose and quantizes) or any(map(needs_variables, policies)):
+def _wrapped(seam: Any, policies: dict[str, Policy], *, key: Key | None, diagnose: bool) -> Any:
+    """A seam with the values and the streams of keys that its policies, by paths, need."""
+    quantizes = any(not policy.is_identity for policy in policies.values())
+    if (diagnose and quantizes) or any(map(needs_variables, policies.values())):
         seam = HoldingSeam(seam, Store(diagnose))
-    stream = next((s for p in policies if (s := _stream(path, key, p))), None)
-    if stream is not None:
-        seam = NoisySeam(seam, stream)
+    streams = _streams(policies, key)
+    if streams is not None:
+        seam = NoisySeam(seam, streams)
     return nnx.data(seam) if isinstance(seam, nnx.Module) else seam
 
 
-def _stream(path: str, key: Key | None, policy: Policy) -> nnx.RngStream | None:
-    if not policy.stochastic:
+def _streams(policies: dict[str, Policy], key: Key | None) -> Streams | None:
+    paths = [path for path, policy in policies.items() if policy.stochastic]
+    if not paths:
         return None
     if key is None:
         raise ValueError(
-            f"The recipe rounds {path!r} stochastically, but `rngs` is None. Write "
+            f"The recipe rounds {paths[0]!r} stochastically, but `rngs` is None. Write "
             "`qjax.quantize(model, recipe, rngs=nnx.Rngs(quant=0))`."
         )
-    own = jax.random.fold_in(key, zlib.crc32(path.encode()))
-    return nnx.Rngs(**{STREAM: own})[STREAM]
-
-
-@functools.lru_cache(maxsize=256)
-def _derived(kind: type[nnx.Module], methods: tuple[str, ...]) -> type[nnx.Module]:
-    """The class of a layer without a seam, with `methods` rewritten when they are called."""
-    names: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    names["__qjax_base__"] = kind
-    if issubclass(kind, nnx.LoRA):
-        # What it wraps is a layer of its own, with a state of its own: it stays outside.
-        names |= {"_low_rank": _low_rank, "__call__": _lora_call}
-    kind = types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(names))
-
-    def rewritten(name: str) -> Callable[..., Any]:
-        original = getattr(kind, name)
-
-        @functools.wraps(original)
-        def method(self: Any, *arrays: Array, **kwargs: Any) -> Any:
-            decision, stream, store = self.__qjax__, self.__qjax_key__, self.__qjax_store__
-            key = None if stream is None else stream()
-            ledger = None if store is None else store.ledger(decision.path)
-            call = rewrite(functools.partial(original, self, **kwargs), lambda op, scopes: decision)
-            out = call(*arrays, key=key, ledger=ledger)
-            if store is not None and ledger is not None:
-                store.take(ledger)
-            return out
-
-        return method
-
-    for name in methods:
-        setattr(kind, name, rewritten(name))
-    return kind
-
-
-def _low_rank(self: Any, x: Array) -> Array:
-    x, a, b = self.promote_dtype((x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype)
-    return x @ a @ b
-
-
-def _lora_call(self: Any, x: Array, **kwargs: Any) -> Array:
-    out = self._low_rank(x)
-    return out if self.base_module is None else out + self.base_module(x, **kwargs)
+    return Streams(key, paths)

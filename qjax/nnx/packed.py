@@ -12,7 +12,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from qjax._typing import Key
+from qjax.nnx.names import original as original_of
+from qjax.nnx.streams import Streams
 from qjax.recipes.rewrite import Decision, rewrite
 from qjax.recipes.roles import Role
 from qjax.recipes.stored import check_wanted, is_stored
@@ -38,11 +39,13 @@ def refuse_packed(layer: Any, path: str, op: str) -> None:
         check_wanted(f"{path}/{name}" if path else name, op, (None, value))
 
 
-def fill_packed(layer: Any, methods: Sequence[str], decision: Decision, stream: Any) -> None:
+def fill_packed(
+    layer: Any, methods: Sequence[str], decision: Decision, streams: Streams | None
+) -> None:
     """Makes `methods` of a layer compute by `decision` on packed weights."""
-    layer.__class__ = _derived(getattr(layer, "__qjax_base__", type(layer)), tuple(methods))
+    layer.__class__ = _derived(original_of(layer), tuple(methods))
     layer.__qjax__ = decision
-    layer.__qjax_key__ = nnx.data(stream)
+    layer.__qjax_key__ = nnx.data(streams)
 
 
 @functools.lru_cache(maxsize=256)
@@ -56,8 +59,8 @@ def _derived(kind: type[nnx.Module], methods: tuple[str, ...]) -> type[nnx.Modul
 def _rewritten(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def method(self: Any, *arrays: Any, **kwargs: Any) -> Any:
-        decision, stream = self.__qjax__, self.__qjax_key__
-        key: Key | None = None if stream is None else stream()
+        decision, streams = self.__qjax__, self.__qjax_key__
+        noise = None if streams is None else streams.noise()
         graph, state = nnx.split(self)
 
         def call(state: Any, *arrays: Any) -> Any:
@@ -66,8 +69,10 @@ def _rewritten(original: Callable[..., Any]) -> Callable[..., Any]:
 
         held = len(jax.tree.leaves(state, is_leaf=is_stored))
         roles = [Role.WEIGHT] * held + [Role.ACTIVATION] * len(jax.tree.leaves(arrays))
-        # One contraction, with the noise that it has where the weights are arrays.
-        own = decision._replace(key=key)
-        return rewrite(call, lambda op, scopes: own)(state, *arrays, roles=roles)
+        rewritten = rewrite(call, lambda op, scopes: decision)
+        out = rewritten(state, *arrays, noise=noise, roles=roles)
+        if streams is not None and noise is not None:
+            streams.take(noise)
+        return out
 
     return method

@@ -4,7 +4,6 @@ Seams compare by value and hold no arrays, so that a compiled program does not d
 of two equal ones a layer holds. Which layer gets which is chosen elsewhere.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -13,11 +12,14 @@ from typing import Any
 import jax
 from flax import nnx
 
-from qjax._typing import Array, Key
+from qjax._typing import Array
 from qjax.contraction import Policy, conv_general_dilated, dot_general, einsum
 from qjax.contraction.record import site
 from qjax.nnx.store import Store
+from qjax.nnx.streams import Streams
+from qjax.recipes.noise import Noise
 from qjax.recipes.rewrite import Decision, rewrite
+from qjax.recipes.walk import module_scope
 
 _DOORS: dict[str, Callable[..., Array]] = {
     "dot_general": dot_general,
@@ -52,11 +54,12 @@ class Seam:
     rule: str
 
     def __call__(
-        self, *args: Any, key: Key | None = None, variables: Any = None, **kwargs: Any
+        self, *args: Any, noise: Noise | None = None, variables: Any = None, **kwargs: Any
     ) -> Array:
+        key = None if noise is None else noise.draw(self.path)
         if self.op == "einsum" and kwargs.get("out_sharding") is None:
             kwargs.pop("out_sharding", None)
-        with _named(self.path), site(self.path, self.rule):
+        with jax.named_scope(module_scope(self.path)), site(self.path, self.rule):
             return _DOORS[self.op](
                 *args, **kwargs, policy=self.policy, key=key, variables=variables
             )
@@ -82,19 +85,22 @@ class HoldingSeam(nnx.Module):
 
 
 class NoisySeam(nnx.Module):
-    """A seam that rounds stochastically: every call draws a key from a stream of its own.
+    """A seam that rounds stochastically: every contraction draws a key from its stream.
 
     Attributes:
       seam: The seam.
-      stream: The stream; its state belongs to the model, like that of dropout.
+      streams: The streams.
     """
 
-    def __init__(self, seam: Any, stream: nnx.RngStream):
+    def __init__(self, seam: Any, streams: Streams):
         self.seam = seam
-        self.stream = stream
+        self.streams = streams
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.seam(*args, key=self.stream(), **kwargs)
+        noise = self.streams.noise()
+        out = self.seam(*args, noise=noise, **kwargs)
+        self.streams.take(noise)
+        return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +112,7 @@ class AttentionSeam:
     decisions: tuple[tuple[str, Decision], ...]
 
     def __call__(
-        self, query: Array, key_: Array, value: Array, *, key=None, variables=None, **kwargs
+        self, query: Array, key_: Array, value: Array, *, noise=None, variables=None, **kwargs
     ) -> Array:
         module = kwargs.get("module")
         if module is not None:
@@ -123,7 +129,7 @@ class AttentionSeam:
         # Arrays become arguments of what is traced.
         call = rewrite(functools.partial(_call_with, self.function, kwargs), choose)
         arrays = {k: kwargs[k] for k in ("mask", "bias", "dropout_rng") if k in kwargs}
-        return call(query, key_, value, arrays, key=key, ledger=variables)
+        return call(query, key_, value, arrays, noise=noise, ledger=variables)
 
 
 def unwrapped(seam: Any) -> Any:
@@ -131,10 +137,6 @@ def unwrapped(seam: Any) -> Any:
     while isinstance(seam, NoisySeam | HoldingSeam):
         seam = seam.seam
     return seam
-
-
-def _named(path: str) -> contextlib.AbstractContextManager[Any]:
-    return jax.named_scope(path) if path else contextlib.nullcontext()
 
 
 def _call_with(function, kwargs, query, key, value, arrays):

@@ -65,12 +65,12 @@ class ElementwiseRewriter(Rewriter):
 
     def wants(self, eqn: JaxprEqn, scopes: tuple[str, ...]) -> Wanted | None:
         if is_marked(scopes):
-            return None
+            return super().wants(eqn, scopes)
         if eqn.primitive.name == ONE_UNIT:
             inside = self._contractions.wants(eqn, scopes)
-            return inside or (Wanted(noise=False) if _smooth(eqn) else None)
+            return inside or (Wanted() if _smooth(eqn) else None)
         if eqn.primitive.name in ROUNDED:
-            return Wanted(noise=False) if _smooth(eqn) else None
+            return Wanted() if _smooth(eqn) else None
         return super().wants(eqn, scopes)
 
     def replace(

@@ -30,23 +30,22 @@ def scan(
     inside = scan_inputs(params, roles)
     fixed, xs = args[:consts], args[consts + carry :]
     start = stored.arrays(args[consts : consts + carry])
-    wanted = rewriter.wants_in(program.jaxpr, place.scopes)
     building = place.ledger is not None and place.ledger.building
     stacked = any(role.held for role in roles[consts + carry :])
-    given = place.given or {}
+    noise, values = place.given
+    given = values or {}
     learnt = {name: given[name] for name in given if name == PARAMS}
     moving = {name: given[name] for name in given if name != PARAMS}
 
     def body(carried: tuple[Any, Any], x: tuple[Any, Any, list[Any]]) -> Any:
         turn, own, elements = x
-        here = place.inside(place.key, own if stacked else {**learnt, **carried[1]})
+        here = place.inside((noise, own if stacked else {**learnt, **carried[1]}))
         values = [*fixed, *carried[0], *elements]
         out = stored.arrays(rewriter.run(program, values, inside, _turn(here, turn)))
         each, shared = (here.taken, {}) if stacked or building else (None, here.taken)
         return (out[:carry], shared or {}), (each, out[carry:])
 
-    noise = wanted is not None and wanted.noise
-    turns = jnp.arange(params["length"], dtype=jnp.uint32) if noise else None
+    turns = None if noise is None else jnp.arange(params["length"], dtype=jnp.uint32)
     keep = {name: params[name] for name in ("reverse", "length", "unroll")}
     first = (start, {} if stacked else moving)
     elements = (turns, given if stacked else None, xs)
@@ -80,24 +79,26 @@ def while_loop(
         for name, part in (("test", test), ("body", turn_of)):
             _in_child(place, name, lambda here, part=part: part(start, here))
         return as_it_is(eqn, args)
-    given = place.given or {}
+    noise, values = place.given
+    given = values or {}
     learnt = {name: given[name] for name in given if name == PARAMS}
     moving = {name: given[name] for name in given if name != PARAMS}
 
     def go_on(state: tuple[Any, Any, list[Any]]) -> Any:
         turn, moved, values = state
-        here = _turn(place.inside(place.key, {**learnt, **moved}), turn)
+        here = _turn(place.inside((noise, {**learnt, **moved})), turn)
         return _in_child(here, "test", lambda here: test(values, here))
 
     def step(state: tuple[Any, Any, list[Any]]) -> tuple[Any, Any, list[Any]]:
         turn, moved, values = state
-        here = _turn(place.inside(place.key, {**learnt, **moved}), turn)
+        here = _turn(place.inside((noise, {**learnt, **moved})), turn)
+        if here.noise is not None and tested is not None:
+            here.noise.pass_over(tested.draws)
         out = _in_child(here, "body", lambda here: turn_of(values, here))
         return (None if turn is None else turn + 1), here.taken or {}, out
 
-    asked = [rewriter.wants_in(p.jaxpr, place.scopes) for p in (tests, body)]
-    noise = any(one is not None and one.noise for one in asked)
-    first = jnp.zeros((), jnp.uint32) if noise else None
+    tested = rewriter.wants_in(tests.jaxpr, place.scopes)
+    first = None if noise is None else jnp.zeros((), jnp.uint32)
     _, moved, out = jax.lax.while_loop(go_on, step, (first, moving, start))
     place.close(moved)
     return out
@@ -121,14 +122,14 @@ def cond(
         return as_it_is(eqn, args)
 
     def of(n: int) -> Any:
-        def call(key: Any, given: Any, *operands: Any) -> Any:
-            here = place.inside(key, given)
+        def call(given: Any, *operands: Any) -> Any:
+            here = place.inside(given)
             return branch(n, operands, here), here.taken
 
         return call
 
     calls = [of(n) for n in range(len(programs))]
-    out, taken = jax.lax.switch(args[0], calls, place.key, place.given, *args[1:])
+    out, taken = jax.lax.switch(args[0], calls, place.given, *args[1:])
     place.close(taken)
     return out
 
@@ -144,6 +145,6 @@ def _in_child(place: Place, name: str, run: Any) -> Any:
 
 
 def _turn(place: Place, turn: Any) -> Place:
-    if turn is None or place.key is None:
+    if turn is None or place.noise is None:
         return place
-    return dataclasses.replace(place, key=jax.random.fold_in(place.key, turn))
+    return dataclasses.replace(place, noise=place.noise.turn(turn))

@@ -18,7 +18,6 @@ from jax.extend.core import (
     jaxprs_in_params,
 )
 
-from qjax._typing import Key
 from qjax.recipes import loops, stored
 from qjax.recipes.equations import alone
 from qjax.recipes.ledger import Ledger
@@ -59,8 +58,7 @@ def call(
             f"{known}. Exempt it by a rule with `Policy()`, or call `qjax.dot_general` there."
         )
     if eqn.primitive.name in _CLOSED:
-        asked = [rewriter.wants_in(inner, place.scopes) for inner in programs(eqn)]
-        if any(one is not None and one.variables for one in asked):
+        if place.wanted.variables:
             raise ValueError(
                 f"`quantize` was asked for a contraction that learns or remembers inside "
                 f"{eqn.primitive.name!r} at {'/'.join(place.scopes) or 'the top'!r}, whose rule "
@@ -92,15 +90,15 @@ def _inline(rewriter, eqn, args, roles, place):
 def _jit(rewriter, eqn, args, roles, place):
     params = eqn.params
     program: ClosedJaxpr = params["jaxpr"]
-    at = dataclasses.replace(place, key=None, ledger=None)
+    at = dataclasses.replace(place, noise=None, ledger=None)
     kind = None if place.ledger is None else (place.ledger.building, place.ledger.diagnose)
     identity = (program, at, tuple(roles), kind)
     if identity not in rewriter.compiled:
         blank = None if kind is None else Ledger(None if kind[0] else {}, diagnose=kind[1])
         outside = dataclasses.replace(at, ledger=blank)
 
-        def body(key: Key | None, given: Any, *args: Any) -> Any:
-            here = outside.inside(key, given)
+        def body(given: Any, *args: Any) -> Any:
+            here = outside.inside(given)
             return rewriter.run(program, args, roles, here), here.taken
 
         body.__name__ = params["name"]
@@ -109,9 +107,9 @@ def _jit(rewriter, eqn, args, roles, place):
             given = tuple(s if isinstance(s, jax.sharding.Sharding) else None for s in params[name])
             if any(given):
                 inward = name == "in_shardings"
-                settings[name] = (None, None, *given) if inward else (list(given), None)
+                settings[name] = (None, *given) if inward else (list(given), None)
         rewriter.compiled[identity] = jax.jit(body, inline=params["inline"], **settings)
-    out, taken = rewriter.compiled[identity](place.key, place.given, *args)
+    out, taken = rewriter.compiled[identity](place.given, *args)
     place.close(taken)
     return out
 
@@ -119,12 +117,12 @@ def _jit(rewriter, eqn, args, roles, place):
 def _checkpoint(rewriter, eqn, args, roles, place):
     params = eqn.params
 
-    def body(key: Key | None, given: Any, *args: Any) -> Any:
-        here = place.inside(key, given)
+    def body(given: Any, *args: Any) -> Any:
+        here = place.inside(given)
         return rewriter.run(_closed(params["jaxpr"]), args, roles, here), here.taken
 
     keep = {name: params[name] for name in ("prevent_cse", "policy")}
-    out, taken = jax.checkpoint(body, **keep)(place.key, place.given, *args)
+    out, taken = jax.checkpoint(body, **keep)(place.given, *args)
     place.close(taken)
     return out
 
@@ -144,30 +142,34 @@ def _custom_vjp(rewriter, eqn, args, roles, place):
     before = dataclasses.replace(place, scopes=place.scopes[: len(place.scopes) - own])
 
     @jax.custom_vjp
-    def rewritten(key: Key | None, *args: Any) -> list[Any]:
-        return rewriter.run(primal, args, roles, dataclasses.replace(place, key=key))
+    def rewritten(given: Any, *args: Any) -> list[Any]:
+        return rewriter.run(primal, args, roles, place.inside(given))
 
-    def forward(key: Key | None, *args: Any) -> tuple[list[Any], Any]:
+    def forward(given: Any, *args: Any) -> tuple[list[Any], Any]:
         trace = jax.make_jaxpr(lambda *xs: _run_rule(eqn, moving, smooth, xs), return_shape=True)
         program, shapes = trace(*args)
         # The call stands in this program under its own names once more.
-        values = rewriter.run(program, args, roles, dataclasses.replace(before, key=key))
+        values = rewriter.run(program, args, roles, before.inside(given))
         out, pullback = jax.tree.unflatten(jax.tree.structure(shapes), values)
         kept = outputs(program, roles)[len(out) :]
-        return out, (key, pullback, _Known(tuple(kept)))
+        return out, (given, pullback, _Known(tuple(kept)))
 
     def backward(saved: Any, cotangents: list[Any]) -> tuple[Any, ...]:
-        key, pullback, known = saved
-        given = [c for c, is_smooth in zip(cotangents, smooth) if is_smooth]
-        program = jax.make_jaxpr(lambda pull, given: pull(given))(pullback, given)
-        inputs = [*jax.tree.leaves(pullback), *given]
-        inside = [*known.roles, *[Role.COTANGENT] * len(given)]
-        here = dataclasses.replace(before, key=key, backward=True)
+        given, pullback, known = saved
+        smooth_ones = [c for c, is_smooth in zip(cotangents, smooth) if is_smooth]
+        program = jax.make_jaxpr(lambda pull, given: pull(given))(pullback, smooth_ones)
+        inputs = [*jax.tree.leaves(pullback), *smooth_ones]
+        inside = [*known.roles, *[Role.COTANGENT] * len(smooth_ones)]
+        here = before.inside(given)
+        noise = None if here.noise is None else here.noise.backward()
+        here = dataclasses.replace(here, noise=noise, backward=True)
         found = dict(zip(moving, rewriter.run(program, inputs, inside, here)))
         return None, *(found.get(i) for i in range(len(args)))
 
     rewritten.defvjp(forward, backward)
-    return rewritten(place.key, *args)
+    out = rewritten(place.given, *args)
+    place.close(place.taken)
+    return out
 
 
 @jax.tree_util.register_static
@@ -196,22 +198,24 @@ def _shard_map(rewriter, eqn, args, roles, place):
     params, args = eqn.params, stored.arrays(args)
     names = params.get("manual_axes", params.get("newly_manual_axes"))
 
-    def body(key: Key | None, *args: Any) -> Any:
-        if key is not None:
+    def body(given: Any, *args: Any) -> Any:
+        here = place.inside(given)
+        if here.noise is not None:
             # Each device rounds its own part: the same noise on all would be correlated.
             for name in sorted(names):
-                key = jax.random.fold_in(key, jax.lax.axis_index(name))
-        here = dataclasses.replace(place, key=key)
+                here = dataclasses.replace(here, noise=here.noise.folded(jax.lax.axis_index(name)))
         return rewriter.run(_closed(params["jaxpr"]), args, roles, here)
 
-    return jax.shard_map(
+    out = jax.shard_map(
         body,
         mesh=params["mesh"],
         in_specs=(jax.P(), *params["in_specs"]),
         out_specs=list(params["out_specs"]),
         axis_names=set(names),
         check_vma=params["check_vma"],
-    )(place.key, *args)
+    )(place.given, *args)
+    place.close(place.taken)
+    return out
 
 
 _HANDLERS: dict[str, Handler] = {

@@ -10,9 +10,22 @@ from typing import Any, NamedTuple, Protocol
 
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from qjax._typing import Key, PyTree
+from qjax._typing import PyTree
 from qjax.recipes.ledger import Ledger
+from qjax.recipes.noise import Draws, Noise
 from qjax.recipes.roles import Role
+
+
+class Wanted(NamedTuple):
+    """That something is to be replaced, and what it needs.
+
+    Attributes:
+      draws: How many contractions at each path draw noise.
+      variables: Whether any learns or remembers.
+    """
+
+    draws: Draws = ()
+    variables: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,27 +34,31 @@ class Place:
 
     Attributes:
       scopes: The names that surround it.
-      key: Key of the noise there; None where there is none.
+      noise: Keys of the noise there; None where there is none.
       gradient: Whether it stands in the backward pass of a derivative taken inside.
       backward: Whether it belongs to the backward rule of a `jax.custom_vjp`.
       ledger: What it learns and remembers; None where nothing does.
+      wanted: What is to be replaced in it.
     """
 
     scopes: tuple[str, ...] = ()
-    key: Key | None = None
+    noise: Noise | None = None
     gradient: bool = False
     backward: bool = False
     ledger: Ledger | None = None
+    wanted: Wanted = Wanted()
 
     @property
     def given(self) -> PyTree:
-        """The values of the ledger, to be handed into a construct."""
-        return None if self.ledger is None else self.ledger.given
+        """Keys and values, to be handed into a construct."""
+        noise = None if self.noise is None else self.noise.given(self.wanted.draws)
+        return noise, None if self.ledger is None else self.ledger.given
 
-    def inside(self, key: Key | None, given: PyTree) -> "Place":
-        """The same place as it is seen in a construct that was handed its key and values."""
-        ledger = None if self.ledger is None else self.ledger.opened(given)
-        return dataclasses.replace(self, key=key, ledger=ledger)
+    def inside(self, given: PyTree) -> "Place":
+        """The same place as it is seen in a construct that was handed its keys and values."""
+        noise, values = given
+        ledger = None if self.ledger is None else self.ledger.opened(values)
+        return dataclasses.replace(self, noise=noise and Noise(*noise), ledger=ledger)
 
     @property
     def taken(self) -> PyTree:
@@ -49,16 +66,11 @@ class Place:
         return None if self.ledger is None else self.ledger.taken
 
     def close(self, taken: PyTree) -> None:
-        """Takes in what a construct has handed out."""
+        """Goes on behind a construct that was handed keys and values, and has handed these out."""
+        if self.noise is not None:
+            self.noise.pass_over(self.wanted.draws)
         if self.ledger is not None:
             self.ledger.taken = taken
-
-
-class Wanted(NamedTuple):
-    """That something is to be replaced, and whether it needs noise, or learns or remembers."""
-
-    noise: bool
-    variables: bool = False
 
 
 class Evaluator(Protocol):

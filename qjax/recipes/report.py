@@ -79,7 +79,10 @@ def _row(
         return dataclasses.replace(row, why=f"no rule of {recipe.name!r} matches")
     if match[1].policy.is_identity:
         return dataclasses.replace(row, why=f"high precision by rule {str(match[1])!r}")
-    why = f"asked by rule {str(match[1])!r}, but nothing here takes a policy: use qjax.{found.op}"
+    why = (
+        f"asked by rule {str(match[1])!r}, but written by hand: call qjax.{found.op} with a policy "
+        "there, or quantize the function that applies the model"
+    )
     return dataclasses.replace(row, why=why, missed=True)
 
 

@@ -13,48 +13,31 @@ import contextlib
 import dataclasses
 import functools
 import re
-import zlib
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
-from qjax._typing import Array, Key, PyTree
-from qjax.contraction import Policy, conv_general_dilated, dot_general
+from qjax._typing import Key, PyTree
 from qjax.contraction.outside import needs_variables
-from qjax.contraction.ragged import ragged_dot_general
-from qjax.contraction.record import site
 from qjax.recipes import nested, stored
 from qjax.recipes.ledger import Ledger
+from qjax.recipes.noise import Noise, together
 from qjax.recipes.places import Place, Wanted
+from qjax.recipes.replacing import Choose, Decision, contract
 from qjax.recipes.roles import Role, Roles
-from qjax.recipes.walk import CONTRACTIONS, is_gradient, is_marked, scopes_of
-
-
-class Decision(NamedTuple):
-    """What one contraction computes in.
-
-    Attributes:
-      policy: Its policy.
-      path: Its path in the model.
-      rule: The rule that chose.
-      op: What the rule calls the operation, where that is not its name in the program.
-      key: Key of its noise, where that does not follow from its place.
-    """
-
-    policy: Policy
-    path: str = ""
-    rule: str = ""
-    op: str = ""
-    key: Key | None = None
-
-
-class Choose(Protocol):
-    """Decides about the contraction `op` that the names `scopes` surround; None leaves it."""
-
-    def __call__(self, op: str, scopes: tuple[str, ...]) -> Decision | None: ...
+from qjax.recipes.walk import (
+    CONTRACTIONS,
+    is_gradient,
+    is_marked,
+    is_rule,
+    mark_of,
+    op_of,
+    outside,
+    scopes_of,
+)
 
 
 def rewrite(function: Callable[..., Any], choose: Choose) -> Callable[..., Any]:
@@ -72,10 +55,10 @@ def rewrite(function: Callable[..., Any], choose: Choose) -> Callable[..., Any]:
       choose: Called for every contraction when the function is traced.
 
     Returns:
-      A function of the same arguments and `key=`, `roles=`: `key` is the key of stochastic
-      roundings, from which each contraction derives its own by its names, its place among
-      those of the same names, and the iteration of the loops around it; `roles` holds a
-      `Role` for each array among the arguments (activations where None).
+      A function of the same arguments and `key=`, `noise=`, `roles=`: `key` is the key of
+      stochastic roundings, from which each contraction derives its own by its path (see
+      `noise`); `roles` holds a `Role` for each array among the arguments (activations where
+      None).
 
     Raises:
       ValueError: When called, if a chosen contraction stands where it cannot be replaced.
@@ -101,19 +84,23 @@ class Rewriter:
         function: Callable[..., Any],
         *args: PyTree,
         key: Key | None = None,
+        noise: Noise | None = None,
         roles: Sequence[Role] | None = None,
         ledger: Ledger | None = None,
     ) -> Any:
         """Computes `function(*args)` rewritten; the arguments are explained in `rewrite`.
 
         What contractions learn and remember is read from `ledger`, which takes what it becomes.
+        `noise` gives their keys where these do not all follow from `key`.
         """
+        if noise is None and key is not None:
+            noise = Noise(key)
         leaves, tree = jax.tree.flatten(args, is_leaf=stored.is_stored)
         shown = jax.tree.unflatten(tree, [stored.shape_of(x) for x in leaves])
         program, shapes = jax.make_jaxpr(function, return_shape=True)(*shown)
         given = [Role.ACTIVATION] * len(leaves) if roles is None else roles
         given = [Role.STORED if stored.is_stored(x) else r for x, r in zip(leaves, given)]
-        out = self.run(program, leaves, given, Place(key=key, ledger=ledger))
+        out = self.run(program, leaves, given, Place(noise=noise, ledger=ledger))
         return jax.tree.unflatten(jax.tree.structure(shapes), stored.arrays(out))
 
     def run(
@@ -134,7 +121,6 @@ class Rewriter:
         values = dict(zip(jaxpr.constvars, program.consts))
         values.update(zip(jaxpr.invars, args, strict=True))
         known = Roles(jaxpr, roles)
-        counts: collections.Counter[str] = collections.Counter()
         entries: collections.Counter[str] = collections.Counter()
         plain: list[JaxprEqn] = []
         for eqn in jaxpr.eqns:
@@ -149,21 +135,10 @@ class Rewriter:
             else:
                 _evaluate(jaxpr, plain, values)
                 plain = []
-                name = "/".join((*scopes, eqn.primitive.name))
-                name = f"{name} backward" if place.backward else name
-                count = counts[name]
-                counts[name] += 1
                 entry = _entry(eqn, entries)
-                inner = dataclasses.replace(
-                    place,
-                    scopes=scopes,
-                    key=_derive(place, name, count, wanted),
-                    gradient=place.gradient or is_gradient(eqn),
-                    ledger=_child(place, entry, wanted),
-                )
+                inner = _inside(place, eqn, scopes, wanted or Wanted(), entry)
                 operands = [_read(values, v) for v in eqn.invars]
-                with _named(str(eqn.source_info.name_stack)):
-                    out = self.replace(eqn, operands, known.of(eqn.invars), inner)
+                out = self.replace(eqn, operands, known.of(eqn.invars), inner)
                 values.update(zip(eqn.outvars, out, strict=True))
                 if place.ledger is not None and inner.ledger is not None:
                     place.ledger.join(entry, inner.ledger.taken)
@@ -173,13 +148,17 @@ class Rewriter:
 
     def wants(self, eqn: JaxprEqn, scopes: tuple[str, ...]) -> Wanted | None:
         """What is to be replaced in an equation; None where nothing is."""
+        mark = mark_of(scopes)
+        if mark is not None and (is_rule(eqn) or eqn.primitive.name in CONTRACTIONS):
+            self.choose(mark[0], outside(scopes))  # It is there already: its rule has matched.
         if is_marked(scopes):
             return None
         if eqn.primitive.name in CONTRACTIONS:
             decision = self._decide(eqn, scopes)
             if decision is None:
                 return None
-            return Wanted(decision.policy.stochastic, needs_variables(decision.policy))
+            draws = ((decision.path, 1),) if decision.policy.stochastic else ()
+            return Wanted(draws, needs_variables(decision.policy))
         return _together([self.wants_in(inner, scopes) for inner in nested.programs(eqn)])
 
     def wants_in(self, program: Jaxpr, scopes: tuple[str, ...]) -> Wanted | None:
@@ -189,7 +168,7 @@ class Rewriter:
     def _decide(self, eqn: JaxprEqn, scopes: tuple[str, ...]) -> Decision | None:
         if not all(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.invars[:2]):  # type: ignore[attr-defined]
             return None
-        decision = self.choose(CONTRACTIONS[eqn.primitive.name], scopes)
+        decision = self.choose(op_of(eqn, scopes), scopes)
         return None if decision is None or decision.policy.is_identity else decision
 
     def _check_plain(self, eqn: JaxprEqn, values: dict[Any, Any], scopes: tuple[str, ...]) -> None:
@@ -201,52 +180,19 @@ class Rewriter:
         self, eqn: JaxprEqn, operands: list[Any], roles: list[Role], place: Place
     ) -> Sequence[Any]:
         """What an equation of which something is replaced gives."""
-        name = eqn.primitive.name
-        if name not in CONTRACTIONS:
-            return nested.call(self, eqn, operands, roles, place)
-        decision = self._decide(eqn, place.scopes)
-        assert decision is not None
-        if place.gradient and not place.backward:
-            raise ValueError(
-                f"`quantize` was asked for {decision.path or 'a contraction'!r} ({name}), which "
-                "computes a gradient: the function differentiates inside. Quantize the function "
-                "that is differentiated instead: `jax.grad(qjax.quantize(loss, recipe))`."
-            )
-        policy = _for_roles(decision.policy, roles[0], roles[1])
-        stored.check_kept(decision.path, name, operands, roles, policy)
-        key = place.key if decision.key is None else decision.key
-        with site(decision.path, decision.rule, decision.op):
-            return [_apply(eqn, operands, policy, key, place.ledger)]
-
-
-def _for_roles(policy: Policy, lhs: Role, rhs: Role) -> Policy:
-    """The policy by the sides of the operands, given what they are."""
-    if Role.COTANGENT in (lhs, rhs):
-        # The backward rule of a custom_vjp: this is one of the other two legs, all of it.
-        if lhs.held or rhs.held:
-            gemm = policy.dlhs if lhs is Role.COTANGENT else policy.dlhs.flipped()
-        else:
-            gemm = policy.drhs if rhs is Role.COTANGENT else policy.drhs.flipped()
-        if lhs is rhs:
-            gemm = dataclasses.replace(gemm, lhs=gemm.rhs)
-        return Policy(fwd=gemm, implementation=policy.implementation)
-    if lhs.held and rhs is Role.ACTIVATION:
-        return policy.flipped()
-    return policy
+        with _named(str(eqn.source_info.name_stack)):
+            if eqn.primitive.name not in CONTRACTIONS:
+                return nested.call(self, eqn, operands, roles, place)
+            decision = self._decide(eqn, place.scopes)
+            assert decision is not None
+            return [contract(eqn, operands, roles, decision, place)]
 
 
 def _together(found: "list[Wanted | None]") -> Wanted | None:
     wanted = [one for one in found if one is not None]
     if not wanted:
         return None
-    return Wanted(any(one.noise for one in wanted), any(one.variables for one in wanted))
-
-
-def _derive(place: Place, name: str, count: int, wanted: Wanted | None) -> Key | None:
-    # By name and by place among its namesakes: another layer changes no noise but its own.
-    if place.key is None or wanted is None or not wanted.noise:
-        return place.key
-    return jax.random.fold_in(jax.random.fold_in(place.key, zlib.crc32(name.encode())), count)
+    return Wanted(together(one.draws for one in wanted), any(one.variables for one in wanted))
 
 
 def _entry(eqn: JaxprEqn, entries: "collections.Counter[str]") -> str:
@@ -259,12 +205,21 @@ def _entry(eqn: JaxprEqn, entries: "collections.Counter[str]") -> str:
     return f"{name}_{entries[name] - 1}" if entries[name] > 1 else name
 
 
-def _child(place: Place, entry: str, wanted: Wanted | None) -> Ledger | None:
-    if place.ledger is None:
-        return None
-    child = place.ledger.child(entry)
-    asked = wanted is not None and wanted.variables
-    return child if asked or not child.empty else None
+def _inside(
+    place: Place, eqn: JaxprEqn, scopes: tuple[str, ...], wanted: Wanted, entry: str
+) -> Place:
+    """Where an equation stands that is to be replaced, or holds what is."""
+    ledger = None if place.ledger is None else place.ledger.child(entry)
+    if ledger is not None and ledger.empty and not wanted.variables:
+        ledger = None
+    return dataclasses.replace(
+        place,
+        scopes=scopes,
+        noise=place.noise if wanted.draws else None,
+        gradient=place.gradient or is_gradient(eqn),
+        ledger=ledger,
+        wanted=wanted,
+    )
 
 
 def _evaluate(program: Jaxpr, eqns: list[JaxprEqn], values: dict[Any, Any]) -> None:
@@ -286,22 +241,3 @@ def _read(values: dict[Any, Any], var: Any) -> Any:
 
 def _named(scope: str) -> contextlib.AbstractContextManager[Any]:
     return jax.named_scope(scope) if scope else contextlib.nullcontext()
-
-
-_DOORS: dict[str, Callable[..., Array]] = {
-    "dot_general": dot_general,
-    "conv_general_dilated": conv_general_dilated,
-    "ragged_dot_general": ragged_dot_general,
-}
-
-
-def _apply(
-    eqn: JaxprEqn, operands: list[Any], policy: Policy, key: Key | None, ledger: Ledger | None
-) -> Array:
-    """The contraction `eqn` by `policy`: our functions take JAX's own parameters."""
-    params = dict(eqn.params)
-    if eqn.primitive.name == "ragged_dot_general":
-        params.pop("out_sharding", None)
-        params["group_offset"] = operands[3] if len(operands) > 3 else None
-        operands = operands[:3]
-    return _DOORS[eqn.primitive.name](*operands, **params, policy=policy, key=key, variables=ledger)

@@ -23,6 +23,10 @@ CONTRACTIONS = {
 }
 _MARK = re.compile(rf"{SCOPE}\[(\w+)(?::(\d+))?\]")
 
+# What `jax.numpy.einsum` and a module of the nnx door leave among the names.
+_SUBSCRIPTS = re.compile(r"[\w.\s]*(,[\w.\s]*)+(->[\w.\s]*)?|[\w.\s]*->[\w.\s]*")
+_MODULE = re.compile(r"module\[(.*)\]")
+
 _TRANSFORMED = re.compile(r"(?:(?:jvp|transpose|vmap|pmap|jit|checkpoint)\()+(.*?)\)+")
 
 
@@ -64,16 +68,16 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
             # at the call that carries its derivative rule.
             if is_rule(eqn):
                 op, number = mark
-                yield Found(op, _outside(here), _shapes(eqn), 0, times, True, number)
+                yield Found(op, outside(here), _shapes(eqn), 0, times, True, number)
                 continue
             if eqn.primitive.name not in CONTRACTIONS:
                 yield from _inside(eqn, here, times)
                 continue
         if eqn.primitive.name in CONTRACTIONS:
-            op = CONTRACTIONS[eqn.primitive.name]
+            op = op_of(eqn, outside(here))
             # Marked and alone: only what its operands went through before is quantized.
             number = None if mark is None else mark[1]
-            yield Found(op, _outside(here), _shapes(eqn), _flops(eqn), times, number=number)
+            yield Found(op, outside(here), _shapes(eqn), _flops(eqn), times, number=number)
             continue
         yield from _inside(eqn, here, times)
 
@@ -96,6 +100,34 @@ def scopes_of(eqn: JaxprEqn, outer: tuple[str, ...]) -> tuple[str, ...]:
     """
     names = (_TRANSFORMED.sub(r"\1", s) for s in str(eqn.source_info.name_stack).split("/"))
     return outer + tuple(name for name in names if name)
+
+
+def op_of(eqn: JaxprEqn, scopes: tuple[str, ...]) -> str:
+    """What rules call a contraction; a product that an einsum has written is an einsum."""
+    op = CONTRACTIONS[eqn.primitive.name]
+    return "einsum" if op == "dot_general" and scopes and is_subscripts(scopes[-1]) else op
+
+
+def is_subscripts(scope: str) -> bool:
+    """Whether a name is what an einsum leaves."""
+    return _SUBSCRIPTS.fullmatch(scope) is not None
+
+
+def module_scope(path: str) -> str:
+    """The name that a module leaves around what it computes, wherever it is called."""
+    return f"module[{path.replace('/', '|')}]"
+
+
+def path_of(scopes: tuple[str, ...]) -> str:
+    """The path that names spell: that of the innermost module, and the scopes inside it."""
+    path: list[str] = []
+    for scope in scopes:
+        module = _MODULE.fullmatch(scope)
+        if module is not None:
+            path = module[1].split("|") if module[1] else []
+        elif not is_subscripts(scope):
+            path.append(scope)
+    return "/".join(path)
 
 
 def is_gradient(eqn: JaxprEqn) -> bool:
@@ -129,7 +161,8 @@ def _inside(eqn: JaxprEqn, scopes: tuple[str, ...], times: int) -> Iterator[Foun
                 yield from contractions(part, scopes, inner)
 
 
-def _outside(scopes: tuple[str, ...]) -> tuple[str, ...]:
+def outside(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """The names without what this library has left there."""
     return tuple(s for s in scopes if not _MARK.fullmatch(s))
 
 

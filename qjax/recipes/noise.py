@@ -1,0 +1,98 @@
+"""Keys of stochastic roundings by path: the same in every door that a model comes through.
+
+The n-th contraction at a path rounds by `fold_in(fold_in(key, crc32(path)), n)`, with n from 0,
+where `key` is the model's: `rngs={"quant": key}` of a linen module, `rngs=key` of an nnx module,
+`quant_key=key` of a function. Another layer therefore changes no noise but its own. A loop folds
+its turn into the key first; an nnx layer goes on counting from call to call.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+
+from qjax._typing import Key, PyTree
+
+Draws = tuple[tuple[str, int], ...]
+
+
+def at(key: Key, path: str) -> Key:
+    """The key of all contractions at a path."""
+    return jax.random.fold_in(key, zlib.crc32(path.encode()))
+
+
+# No path of a model is spelled like these.
+_TURNS, _BACKWARD = zlib.crc32(b"<turns>"), zlib.crc32(b"<backward>")
+
+
+class Noise:
+    """Draws the keys of one program's contractions.
+
+    Attributes:
+      key: Key of the model; None where `own` holds those of all paths.
+      own: Keys of paths that do not follow from `key`.
+      counts: How many contractions there were at each path; may be traced.
+    """
+
+    def __init__(
+        self,
+        key: Key | None,
+        own: Mapping[str, Key] | None = None,
+        counts: Mapping[str, Any] | None = None,
+    ):
+        self.key, self.own, self.counts = key, dict(own or {}), dict(counts or {})
+
+    def draw(self, path: str) -> Key | None:
+        """The key of the next contraction at `path`."""
+        own = self._at(path)
+        count = self.counts.get(path, 0)
+        self.counts[path] = count + 1
+        return None if own is None else jax.random.fold_in(own, count)
+
+    def pass_over(self, draws: Draws) -> None:
+        """Goes on behind contractions that drew from a copy."""
+        for path, many in draws:
+            self.counts[path] = self.counts.get(path, 0) + many
+
+    def given(self, draws: Draws) -> PyTree:
+        """What a construct with these contractions needs, as arguments that may be traced.
+
+        Equal constructs have arguments of equal structure, wherever they stand.
+        """
+        own = {path: self.own[path] for path, _ in draws if path in self.own}
+        return self.key, own, {path: self.counts.get(path, 0) for path, _ in draws}
+
+    def copy(self) -> "Noise":
+        """The same keys once more, for a construct that may run otherwise than it is traced."""
+        return Noise(self.key, self.own, self.counts)
+
+    def turn(self, turn: Any) -> "Noise":
+        """The keys of one turn of a loop."""
+        return self.folded(_TURNS).folded(turn)
+
+    def folded(self, number: Any) -> "Noise":
+        """Other keys for the same contractions."""
+        fold = jax.random.fold_in
+        key = None if self.key is None else fold(self.key, number)
+        return Noise(key, {path: fold(k, number) for path, k in self.own.items()}, self.counts)
+
+    def backward(self) -> "Noise":
+        """The keys of the backward rule of a call: others at every call, and none of forward's."""
+        other = self.folded(_BACKWARD)
+        own = {path: jax.random.fold_in(other._at(path), n) for path, n in self.counts.items()}
+        return Noise(other.key, own)
+
+    def _at(self, path: str) -> Any:
+        if path in self.own or self.key is None:
+            return self.own.get(path)
+        return at(self.key, path)
+
+
+def together(many: Iterable[Draws]) -> Draws:
+    """The contractions of several programs, one after another."""
+    total: dict[str, int] = {}
+    for draws in many:
+        for path, number in draws:
+            total[path] = total.get(path, 0) + number
+    return tuple(total.items())

@@ -1,0 +1,82 @@
+"""Keys of noise follow from the path and the number, and no two contractions share theirs."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qjax import Policy, Quantizer, rounding
+from qjax.recipes.noise import Noise, at
+from qjax.recipes.rewrite import Decision, rewrite
+from qjax.recipes.walk import path_of
+
+KEY = jax.random.key(3)
+NOISY = Policy.all(Quantizer("int4_channel", rounding=rounding.Stochastic()))
+
+
+def data(key):
+    return tuple(np.asarray(jax.random.key_data(key)).tolist())
+
+
+def test_the_key_of_a_contraction_is_what_is_documented():
+    noise = Noise(KEY)
+    for n in range(2):
+        expected = jax.random.fold_in(at(KEY, "a/b"), n)
+        assert data(noise.draw("a/b")) == data(expected)
+
+
+def test_copies_turns_devices_and_backward_rules_never_meet():
+    noise = Noise(KEY, counts={"": 1, "a": 0})
+    others = [noise, *(noise.turn(t) for t in range(2)), noise.folded(0), noise.backward()]
+    later = Noise(KEY, counts={"": 2, "a": 1}).backward()
+    keys = [data(n.copy().draw(path)) for n in (*others, later) for path in ("", "a")]
+    assert len(set(keys)) == len(keys)
+
+
+def f(x, w):
+    with jax.named_scope("a"):
+        return x @ w
+
+
+def in_a_call(x, w):
+    inner = jax.jit(f)
+    return inner(inner(x, w), w)
+
+
+def in_a_remat(x, w):
+    return jax.checkpoint(f)(jax.checkpoint(f)(x, w), w)
+
+
+def in_branches(x, w):
+    for _ in range(2):
+        x = jax.lax.cond(x.sum() > 1e9, lambda x: x, lambda x: f(x, w), x)
+    return x
+
+
+@pytest.mark.parametrize("function", [in_a_call, in_a_remat, in_branches])
+def test_constructs_change_no_key(function):
+    """Two products, wherever they stand, round as the first and the second at their path."""
+    x, w = jnp.ones((4, 8)) / 3, jax.random.normal(KEY, (8, 8))
+    choose = lambda op, scopes: Decision(NOISY, path_of(scopes))  # noqa: E731
+    plain = rewrite(lambda x, w: f(f(x, w), w), choose)
+    expected = jax.value_and_grad(lambda x: plain(x, w, key=KEY).sum())(x)
+    got = jax.value_and_grad(lambda x: rewrite(function, choose)(x, w, key=KEY).sum())(x)
+    np.testing.assert_array_equal(got[0], expected[0])
+    np.testing.assert_array_equal(got[1], expected[1])
+
+
+def test_calls_of_one_rule_draw_apart_in_both_passes():
+    @jax.custom_vjp
+    def own(x, w):
+        return f(x, w)
+
+    own.defvjp(lambda x, w: (f(x, w), (x, w)), lambda saved, g: (f(g, saved[1].T), saved[1]))
+    choose = lambda op, scopes: Decision(NOISY, path_of(scopes))  # noqa: E731
+    x, w = jax.random.normal(KEY, (2, 4, 8))[0], jax.random.normal(KEY, (8, 8))
+    both = rewrite(lambda a, b: (own(a, w), own(b, w)), choose)
+    out, pull = jax.vjp(lambda a, b: both(a, b, key=KEY), x, x)
+    assert not jnp.array_equal(*out)
+    assert not jnp.array_equal(*pull((x, x)))
+    assert all(jnp.all(jnp.isfinite(y)) for y in itertools.chain(out, pull((x, x))))
