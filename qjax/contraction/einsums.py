@@ -41,12 +41,11 @@ def product_of(subscripts: str) -> Product | None:
         return None
     shapes = [jax.ShapeDtypeStruct((2,) * len(term), jnp.float32) for term in terms]
     program = jax.make_jaxpr(lambda *xs: jnp.einsum(subscripts, *xs))(*shapes).jaxpr
-    eqn, *rest = program.eqns or [None]
-    names = [] if eqn is None else [v for v in eqn.invars if not isinstance(v, Literal)]
-    plain = (
-        eqn is not None and eqn.primitive.name == "dot_general" and set(names) == {*program.invars}
-    )
-    if eqn is None or not plain or any(e.primitive.name == "dot_general" for e in rest):
+    if not program.eqns or any(e.primitive.name == "dot_general" for e in program.eqns[1:]):
+        return None
+    eqn = program.eqns[0]
+    names = [v for v in eqn.invars if not isinstance(v, Literal)]
+    if eqn.primitive.name != "dot_general" or set(names) != {*program.invars}:
         return None
     exchanged = names[0] is program.invars[1]
     numbers = plain_numbers(eqn.params["dimension_numbers"])

@@ -149,13 +149,32 @@ def _entering(
     # Not wrapped by Flax: entering an interceptor is no call of the module.
     @nn.nowrap
     def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with _recipe_of(self, name, recipe, diagnose):
+        with _recipe_of(self, name, recipe, diagnose), _shared_loops_named(recipe):
             return original(self, *args, **kwargs)
 
     method.__name__, method.__doc__ = name, original.__doc__
     method.__qualname__ = f"{base.__qualname__}.{name}"
     method.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
     return method
+
+
+@contextlib.contextmanager
+def _shared_loops_named(recipe: Recipe) -> Iterator[None]:
+    """Says what an error of Flax about a loop is about, where this recipe is the reason."""
+    try:
+        yield
+    except ValueError as error:
+        if "data dependency on the scan body" not in str(error):
+            raise
+        if not any(needs_variables(rule.policy) for rule in recipe.rules):
+            raise
+        raise ValueError(
+            f"The recipe {recipe.name!r} has operands that find their first values in what they "
+            "see, but a layer of it stands in an `nn.scan` or `nn.RNN` whose turns share their "
+            "parameters, and there Flax lets `init` see nothing that moves. Quantize the function "
+            "that applies the module: `qjax.quantize(model.apply, recipe, weights=0)`; or exempt "
+            "the layer by a rule."
+        ) from error
 
 
 _entered: contextvars.ContextVar[nn.Module | None] = contextvars.ContextVar(

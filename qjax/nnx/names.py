@@ -26,9 +26,10 @@ def original(layer: Any) -> type:
 
 def name(layer: Any, path: str) -> None:
     """Makes a module leave `path` in traced programs, if it may contract by itself."""
-    layer.__class__ = original(layer)
-    if isinstance(layer, _OF_FLAX) or not _is_of_flax(type(layer)):
-        layer.__class__ = _named(type(layer))
+    kind = original(layer)
+    named = issubclass(kind, _OF_FLAX) or not _is_of_flax(kind)
+    layer.__class__ = _named(kind) if named else kind
+    if named:
         layer.__qjax_path__ = path
 
 

@@ -196,3 +196,14 @@ def test_penalties_join_the_loss_of_a_step():
         state, metrics = jax.jit(step)(state, batch)
         assert float(metrics["loss"]) == float(metrics["penalty"]) == 0.25 * (6.5 - 0.25 * n)
     assert float(step.evaluate(state, batch, jax.random.key(0))) == 0
+
+
+def test_a_loop_that_shares_its_parameters_is_learned_through_the_function_door():
+    model, x = nn.RNN(nn.SimpleCell(3)), jnp.ones((2, 4, 5))
+    with pytest.raises(ValueError, match=r"'lsq4'.*nn\.RNN.*qjax\.quantize\(model\.apply"):
+        qjax.quantize(model, "lsq4").init(jax.random.key(0), x)
+    variables = model.init(jax.random.key(0), x)
+    apply = qjax.quantize(model.apply, "lsq4", weights=0)
+    quant = apply.init(variables, x)
+    grads = jax.grad(lambda quant: jnp.sum(apply(variables, x, quant=quant)))(quant)
+    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(grads["params"]))
