@@ -85,14 +85,20 @@ def published(options: argparse.Namespace) -> int:
             print(f"{name:24} {entry.family:22} {entry.source}")
         return 0
     entry = registry.published(options.name)
+    given = _given(options, entry.law)
     if options.quantity is None:
+        if given:
+            raise ValueError(
+                f"{', '.join(given)} given, and nothing to compute from them; add --quantity, one "
+                f"of {', '.join(['loss', *entry.law.derived])}."
+            )
         print(f"{entry.name}: {entry.law.doc}")
         print(f"source: {entry.source}\nunits: {entry.units}\nnotes: {entry.notes or '-'}")
         for name, value in entry.params.items():
             print(f"  {name:12} {value:.10g}")
         print(f"quantities: {', '.join(['loss', *entry.law.derived])}")
         return 0
-    value = _quantity(entry, options.quantity, _given(options, entry.law))
+    value = _quantity(entry, options.quantity, given)
     shown = value if isinstance(value, tuple) else np.ravel(value)
     print(*(f"{float(v):.6g}" for v in shown))
     return 0

@@ -27,6 +27,8 @@ def count(value: float | None) -> str:
 
 def spoken(name: str) -> str:
     """Returns a format's name for a sentence: a bare number is a number of bits."""
+    if name == "1":
+        return "1 bit"
     return f"{name} bits" if name.replace(".", "", 1).isdigit() else name
 
 

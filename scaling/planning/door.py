@@ -77,8 +77,9 @@ def plan(
     choices = _choices(fit, chosen, sample, budget, model, serve_bits, level)
     if not np.isfinite(choices[0].loss):
         raise ValueError(
-            "No format has a size that the budget and the constraints allow; raise compute, or "
-            f"widen {limits or 'the constraints'}."
+            "No format has a size that the budget and the constraints allow; raise compute"
+            f"{', serve fewer tokens' if budget.served else ''}, or widen the limits on "
+            f"{', '.join(limits) or 'N, D and memory'}."
         )
     return Plan(
         law=law.name,

@@ -10,7 +10,7 @@ from scaling.findings import Finding
 from scaling.fitting.result import FitResult
 from scaling.laws.published import Published
 from scaling.planning.candidates import Candidate
-from scaling.planning.choices import Choice, spoken
+from scaling.planning.choices import Choice, count, spoken
 from scaling.planning.costs import Cost
 from scaling.planning.search import golden
 
@@ -110,7 +110,7 @@ def assumptions(cost: Cost, best: Choice, limits: dict) -> tuple[str, ...]:
                 found.append(f"{name} ends on its {side} limit, {limit:.3g}.")
     if best.D_crit is not None:
         found.append(
-            f"More than {best.D_crit:.3g} tokens would raise the loss at {best.N:.3g} parameters "
-            f"in {spoken(best.format)}."
+            f"More than {count(best.D_crit)} tokens would raise the loss at {count(best.N)} "
+            f"parameters in {spoken(best.format)}."
         )
     return tuple(found)

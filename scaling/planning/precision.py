@@ -130,7 +130,10 @@ def points_at_bits(law: Law, held: Mapping[str, Any]):
     if not searched:
         raise ValueError(f"Law {law.name!r} reads {law.predictors}; it has no precision to choose.")
     if missing:
-        raise ValueError(f"Law {law.name!r} reads {missing} too; hold them, as in {{'B': 128}}.")
+        raise ValueError(
+            f"Law {law.name!r} reads {', '.join(missing)} too; hold them, as in {{'B': 128}}, or "
+            "--set B=128."
+        )
 
     def split(params, bits):
         point = dict(held)

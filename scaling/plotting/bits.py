@@ -9,6 +9,7 @@ from scaling.closed.isoloss import solve_for
 from scaling.fitting.result import FitResult
 from scaling.laws.published import Published
 from scaling.planning.candidates import Candidate, candidates
+from scaling.planning.choices import spoken
 from scaling.planning.precision import points_at_bits
 from scaling.plotting import style
 
@@ -63,7 +64,7 @@ def iso_loss(
     else:
         across, vertical = np.meshgrid(horizontal, np.geomspace(*span(fit, other), 97))
         points = {x: across, other: vertical, **held}
-        where, label = "", f"{other} ({'tokens' if other == 'D' else 'parameters'})"
+        where, label = "", style.named(other)
     loss = np.asarray(fit.law.predict(fit.params, points))
     made, axes = style.figure(width=6.2)
     ax = axes[0, 0]
@@ -73,7 +74,7 @@ def iso_loss(
     style.log_axis(ax.xaxis, *span(fit, x))
     if not others:
         style.log_axis(ax.yaxis, *span(fit, other))
-    ax.set(xlabel=f"{x} ({'parameters' if x == 'N' else 'tokens'})", ylabel=label)
+    ax.set(xlabel=style.named(x), ylabel=label)
     ax.set_title(f"{fit.law.name}: loss (nats/token){where}", fontsize=10)
     return made
 
@@ -115,8 +116,9 @@ def pareto(
         loss = fit.law.predict(fit.params, {"N": N, "D": np.full_like(N, D), **candidate.point})
         inside = (low <= N) & (high >= N)
         front = np.minimum(front, np.where(inside, loss, np.inf))
-        ax.plot(bits[inside], loss[inside], label=candidate.name, zorder=3, **style.line(i))
         n, y = runs_of(fit, candidate, D)
+        look = style.with_dots(i) if len(n) else style.line(i)
+        ax.plot(bits[inside], loss[inside], label=spoken(candidate.name), zorder=3, **look)
         ax.plot(n * stored[i], y, zorder=4, **style.dots(i))
     front = np.minimum.accumulate(front)
     ax.plot(bits, np.where(np.isfinite(front), front, np.nan), color="0.78", linewidth=7,
@@ -183,6 +185,8 @@ def capacity(
             width = [c.bits or 0.0 for c in known]
             shares = [_share(fit, n, d, c, known) for c in known]
             ax.plot(width, shares, label=label, **style.dots(i))
+            for candidate, x, y in zip(known, width, shares):
+                _name_point(ax, candidate, x, y)
         else:
             bits, share = _curve(fit, n, d, own)
             ax.plot(bits, share, label=label, **style.line(i))
@@ -192,6 +196,16 @@ def capacity(
     ax.set_title("What a format leaves of the parameters", fontsize=10)
     style.legend(ax, len(fits))
     return made
+
+
+def _name_point(ax: Any, candidate: Candidate, x: float, y: float) -> None:
+    """Writes a format beside its point, integers left; bare bits and 16 need no name."""
+    if candidate.name.replace(".", "", 1).isdigit() or x >= 16:
+        return
+    left = candidate.element.startswith("INT")
+    ax.annotate(candidate.element, (x, y), xytext=(-6 if left else 6, 0), fontsize=7, va="center",
+                textcoords="offset points", ha="right" if left else "left",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
 
 
 def _share(fit, n: float, d: float, candidate: Candidate, known: list[Candidate]) -> float:

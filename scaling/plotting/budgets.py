@@ -9,6 +9,7 @@ from scaling.fitting.result import FitResult
 from scaling.laws.published import Published
 from scaling.planning.budget import Budget
 from scaling.planning.candidates import Candidate, candidates
+from scaling.planning.choices import spoken
 from scaling.planning.limits import critical_data
 from scaling.planning.precision import precision_path
 from scaling.planning.search import minimize
@@ -53,9 +54,10 @@ def isoflop(
         center = float(best.N[0, 0])
         N = center * np.geomspace(1 / 30, 30, 121)
         loss = fit.law.predict(fit.params, {"N": N, "D": c / (_FLOP * N), **fmt.point})
-        ax.plot(N, loss, label=f"{c:.2g} FLOP", **style.line(i))
+        drawn = _runs_near(ax, fit, fmt, c, i)
+        look = style.with_dots(i) if drawn else style.line(i)
+        ax.plot(N, loss, label=f"{style.short(float(f'{c:.2g}'))} FLOP", **look)
         path.append((center, float(best.loss[0, 0])))
-        _runs_near(ax, fit, fmt, c, i)
     ax.plot(*zip(*path), color="black", marker="*", markersize=11, linewidth=0.9,
             label="optimum")  # fmt: skip
     sizes = [p[0] for p in path]
@@ -69,10 +71,10 @@ def isoflop(
     return made
 
 
-def _runs_near(ax: Any, fit: FitResult | Published, fmt: Candidate, c: float, index: int) -> None:
-    """Draws the fitted rows whose budget is within a tenth of a decade of ``c``."""
+def _runs_near(ax: Any, fit: FitResult | Published, fmt: Candidate, c: float, index: int) -> int:
+    """Draws the fitted rows whose budget is within a tenth of a decade of ``c``; how many."""
     if isinstance(fit, Published):
-        return
+        return 0
     x = fit.problem.coords.x
     compute = _FLOP * np.asarray(x["N"], float) * np.asarray(x["D"], float)
     near = np.abs(np.log10(compute / c)) < 0.1
@@ -81,6 +83,7 @@ def _runs_near(ax: Any, fit: FitResult | Published, fmt: Candidate, c: float, in
         wanted = value[0] if isinstance(value, list) else value
         near &= column == wanted if column.dtype.kind in "OU" else np.isclose(column, wanted)
     ax.plot(np.asarray(x["N"])[near], fit.problem.coords.y[near], **style.dots(index))
+    return int(near.sum())
 
 
 def precision_vs_compute(
@@ -112,8 +115,9 @@ def precision_vs_compute(
         x = fit.problem.coords.x
         most = float((_FLOP * np.asarray(x["N"]) * np.asarray(x["D"])).max())
         ax.axvline(most, color="0.4", linestyle="--", linewidth=0.9)
-        ax.annotate(" largest fitted run", (most, 0.98), xycoords=("data", "axes fraction"),
-                    fontsize=8, va="top")  # fmt: skip
+        ax.annotate(" largest fitted run", (most, 0.03), xycoords=("data", "axes fraction"),
+                    fontsize=8)  # fmt: skip
+        ax.margins(y=0.15)
     style.log_axis(ax.xaxis, values.min(), values.max())
     band = "" if found.interval is None else f", band {found.level:.0%}"
     ax.set(xlabel="budget (FLOP of 16-bit products)", ylabel="optimal precision (bits)")
@@ -138,7 +142,7 @@ def loss_vs_data(
     if N is None:
         rows = None if isinstance(fit, Published) else np.asarray(fit.problem.coords.x["N"], float)
         N = 1e9 if rows is None else float(np.median(rows))
-    chosen = candidates(fit.law, formats, held)[: style.MOST]
+    chosen = sorted(candidates(fit.law, formats, held), key=lambda c: c.bits or 0.0)[: style.MOST]
     crits = [critical_data(fit, c, N) for c in chosen]
     near = [crit for crit in crits if crit is not None and crit < 1e6 * N]
     low, high = 5 * N, max([5e3 * N, *(10 * crit for crit in near)])
@@ -149,7 +153,7 @@ def loss_vs_data(
     for i, (candidate, crit) in enumerate(zip(chosen, crits)):
         loss = fit.law.predict(fit.params, {"N": np.full_like(D, N), "D": D, **candidate.point})
         lowest, first = min(lowest, float(loss.min())), max(first, float(loss[0]))
-        ax.plot(D, loss, label=_with_limit(candidate.name, crit), **style.line(i))
+        ax.plot(D, loss, label=_with_limit(spoken(candidate.name), crit), **style.line(i))
         if crit is not None and low < crit < high:
             points = {"N": np.array([N]), "D": np.array([crit]), **candidate.point}
             ax.plot(crit, fit.law.predict(fit.params, points), linestyle="none", marker="*",
@@ -158,8 +162,10 @@ def loss_vs_data(
     ax.set_ylim(lowest - 0.06 * (first - lowest), first + 0.2 * (first - lowest))
     style.log_axis(ax.xaxis, low, high)
     ax.set(xlabel="D (tokens)", ylabel="loss (nats/token)")
-    ax.set_title(f"{fit.law.name} at N = {style.short(N)}; stars: D_crit", fontsize=10)
-    style.legend(ax, len(chosen))
+    stars = "; stars: D_crit" if near else ""
+    ax.set_title(f"{fit.law.name} at N = {style.short(N)} parameters{stars}", fontsize=10)
+    if any(candidate.point for candidate in chosen):
+        style.legend(ax, len(chosen))
     return made
 
 

@@ -8,6 +8,9 @@ from scaling.fitting.result import FitResult
 from scaling.plotting import style
 from scaling.tables.dataset import Dataset
 
+#: How far below its largest value the profile of a parameter that is open toward zero is drawn.
+_SHOWN = 1e4
+
 
 def extrapolation(fit: FitResult, held_out: Dataset | None = None, level: float = 0.95) -> Any:
     """Draws predicted against actual targets, and rows that the fit has not seen as stars.
@@ -59,7 +62,7 @@ def residuals(fit: FitResult) -> Any:
             if name in ("N", "D", "C", "B") and column.min() < column.max():
                 style.log_axis(ax.xaxis, column.min(), column.max())
         ax.axhline(0, color="0.4", linewidth=0.8)
-        ax.set_xlabel(name)
+        ax.set_xlabel(style.named(name))
     axes[0, 0].set_ylabel("log(predicted) - log(actual), %")
     made.suptitle(f"{fit.law.name}: residuals of {fit.n} rows", fontsize=10)
     return made
@@ -85,7 +88,9 @@ def profiles(fit: FitResult, level: float = 0.95, names: tuple[str, ...] | None 
         ax.axvline(fit.params[name], color="0.6", linestyle=":", linewidth=0.9)
         used = curve.values[shown]
         if used.min() > 0 and used.max() / used.min() > 30:
-            ax.set_xscale("log")
+            style.powers_of_ten(ax)
+            if curve.open_lower:
+                ax.set_xlim(left=max(used.min(), used.max() / _SHOWN))
         sides = [s for s, is_open in (("below", curve.open_lower), ("above", curve.open_upper))
                  if is_open]  # fmt: skip
         doubt = f" (not bounded {' or '.join(sides)})" if sides else ""

@@ -48,6 +48,12 @@ def dots(index: int) -> dict[str, Any]:
     }
 
 
+def with_dots(index: int) -> dict[str, Any]:
+    """Returns the style of a curve whose legend shows the marker of its measured points too."""
+    # No marker falls on the curve itself; the legend draws one.
+    return dots(index) | line(index) | {"markevery": []}
+
+
 def figure(rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 4.4) -> Any:
     """Returns a new figure and its axes (rows, columns) as an array.
 
@@ -80,6 +86,33 @@ def log_axis(axis: Any, low: float, high: float) -> None:
     axis.set_major_locator(LogLocator(subs=marks, numticks=20))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def powers_of_ten(ax: Any) -> None:
+    """Makes the x axis of a small picture logarithmic, with a few powers of ten written out."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(numticks=5))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+#: Units of predictors, for labels of axes.
+_UNITS = {
+    "N": "parameters",
+    "D": "tokens",
+    "C": "FLOP",
+    "B": "elements per scale",
+    "S": "share of zeros",
+    "E": "exponent bits",
+    "M": "mantissa bits",
+}
+
+
+def named(predictor: str) -> str:
+    """Returns a predictor with its unit: N (parameters), P_w (bits)."""
+    unit = "bits" if predictor.partition("_")[0] == "P" else _UNITS.get(predictor)
+    return predictor if unit is None else f"{predictor} ({unit})"
 
 
 def short(value: float) -> str:

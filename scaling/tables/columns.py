@@ -36,16 +36,30 @@ def as_floats(name: str, values: np.ndarray) -> np.ndarray:
 
 def no_column(name: str, columns: Iterable[str]) -> str:
     """Returns the sentence about a column that is not there, with near names."""
-    columns = list(columns)
-    near = difflib.get_close_matches(name.lower(), [c.lower() for c in columns], n=3, cutoff=0.3)
-    meant = [c for c in columns if any(word in c.lower() for word in _WORDS.get(name, ()))]
-    near = meant or [c for c in columns if c.lower() in near]
-    hint = f" Near: {', '.join(near)}." if near else ""
-    column = near[0] if meant else "your_column"
+    return no_columns([name], columns)
+
+
+def no_columns(names: Iterable[str], columns: Iterable[str]) -> str:
+    """Returns one sentence about all columns that are not there, with the near name of each."""
+    names, columns = list(names), list(columns)
+    hints, mapped = [], {}
+    for name in names:
+        meant = [c for c in columns if any(word in c.lower() for word in _WORDS.get(name, ()))]
+        hints += [c for c in meant or _near(name, columns) if c not in hints]
+        mapped[name] = meant[0] if meant else "your_column"
+    one = len(names) == 1
+    hint = f" Near: {', '.join(hints)}." if hints else ""
+    words = " ".join(f"{name}={column}" for name, column in mapped.items())
     return (
-        f"The table has no column {name!r}.{hint} It has {', '.join(columns)}; name the column "
-        f"that holds it: --map {name}={column}, in Python map={{{name!r}: {column!r}}}."
+        f"The table has no column{'' if one else 's'} {', '.join(map(repr, names))}.{hint} "
+        f"It has {', '.join(columns)}; name the column{'' if one else 's'} that "
+        f"hold{'s it' if one else ' them'}: --map {words}, in Python map={mapped}."
     )
+
+
+def _near(name: str, columns: list[str]) -> list[str]:
+    near = difflib.get_close_matches(name.lower(), [c.lower() for c in columns], n=3, cutoff=0.3)
+    return [c for c in columns if c.lower() in near]
 
 
 _UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
@@ -63,7 +77,12 @@ def renamed(
     for canonical, spec in map.items():
         column, _, unit = spec.partition(":") if spec not in raw else (spec, "", "")
         if column not in raw:
-            raise ValueError(no_column(column, raw))
+            near = _near(column, list(raw))
+            hint = f" Near: {', '.join(near)}." if near else ""
+            raise ValueError(
+                f"{canonical} is said to be in column {column!r}, and the table has none of that "
+                f"name.{hint} It has {', '.join(raw)}."
+            )
         if unit:
             units[canonical] = _unit(unit, f"map {canonical}={spec}")
         out[canonical] = raw[column]

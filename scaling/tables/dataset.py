@@ -11,7 +11,7 @@ Reading files is in ``scaling.tables.reading``; judging a design is in ``scaling
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,10 @@ from scaling.tables.columns import (
     converted,
     find_impossible,
     no_column,
+    no_columns,
     renamed,
 )
-from scaling.tables.formats import parse_format
+from scaling.tables.formats import NumberFormat, parse_format
 
 #: Columns that a format's name implies, and how.
 _FROM_FORMAT = {
@@ -153,7 +154,13 @@ class Dataset:
         return f"Dataset({len(self)} rows, columns {', '.join(self._columns)})"
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """Returns a column, computed from the formats' names where only those are given."""
+        """Returns a column, computed from the formats' names or bits where only those are given."""
+        found = self._find(name)
+        if found is None:
+            raise ValueError(no_column(name, self._columns))
+        return found
+
+    def _find(self, name: str) -> np.ndarray | None:
         if name in self._columns:
             return self._columns[name]
         if name == "B" and "G" in self._columns:
@@ -164,7 +171,20 @@ class Dataset:
             parsed = {f: parse_format(str(f)) for f in set(self._columns["fmt"])}
             values = {f: _FROM_FORMAT[name](p) for f, p in parsed.items()}
             return np.array([values[f] for f in self._columns["fmt"]], float)
-        raise ValueError(no_column(name, self._columns))
+        if name in ("P", "GMSE") and {"E", "M"} <= self._columns.keys():
+            return self._of_layouts(_FROM_FORMAT[name])
+        return None
+
+    def _of_layouts(self, quantity: Callable[[NumberFormat], float]) -> np.ndarray:
+        """Returns what follows from exponent and mantissa bits; NaN where one is missing."""
+        layouts = list(zip(self._columns["E"].tolist(), self._columns["M"].tolist()))
+        values = {
+            (e, m): quantity(NumberFormat(name="", E=int(e), M=int(m), bits=e + m + 1))
+            if e % 1 == 0 and m % 1 == 0
+            else np.nan
+            for e, m in set(layouts)
+        }
+        return np.array([values[layout] for layout in layouts], float)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -208,6 +228,7 @@ class Dataset:
         """
         law = get(law)
         bad: dict[int, str] = {}
+        self._require(*law.predictors, law.target)
         for name in (*law.predictors, law.target):
             values = self[name]
             if name in law.labels:
@@ -219,6 +240,11 @@ class Dataset:
         out = Dataset(self._columns, lines=self.lines, source=self.source, dropped=self.dropped)
         out._remove(bad, on_bad)
         return out
+
+    def _require(self, *names: str) -> None:
+        missing = [name for name in names if self._find(name) is None]
+        if missing:
+            raise ValueError(no_columns(missing, self._columns))
 
     def positive(self, name: str, on_bad: str = "raise") -> "Dataset":
         """Returns the rows in which a column is positive, as objectives on logarithms need.
@@ -236,7 +262,8 @@ class Dataset:
         return out
 
     def predictors(self, law: Law) -> dict[str, np.ndarray]:
-        """Returns the columns that ``law`` reads."""
+        """Returns the columns that ``law`` reads; ValueError names all that are missing."""
+        self._require(*law.predictors)
         return {n: self[n] if n in law.labels else np.asarray(self[n], float)
                 for n in law.predictors}  # fmt: skip
 

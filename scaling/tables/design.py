@@ -64,7 +64,12 @@ def check(ds: Table, law: str | Law) -> list[Finding]:
     if law.target == "delta":
         found += deltas(ds)
     if not any(f.severity == "error" for f in found):
-        found += identifiability(ds, law)
+        fatal = identifiability(ds, law)
+        # A predictor that never varies is said once, by the finding that stops the fit.
+        still = {name for f in fatal for name in f.details.get("predictors", ())}
+        few = [f for f in found if f.code == "too_few_levels" and f.details["predictor"] in still]
+        found = [f for f in found if f not in few]
+        found += fatal
     return sorted(found, key=lambda f: ("error", "warning", "info").index(f.severity))
 
 

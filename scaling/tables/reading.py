@@ -76,6 +76,12 @@ def _frame(path: pathlib.Path, kind: str) -> tuple[Any, Any]:
             )
             if not isinstance(frame.index, pd.RangeIndex):
                 raise ValueError("some rows have more cells than the header")
+            head = str(frame.columns[0])
+            if len(frame.columns) == 1 and (other := next((c for c in ";\t," if c in head), None)):
+                raise ValueError(
+                    f"its header is one cell, {head!r}; separate columns by "
+                    f"{'commas' if kind == 'csv' else 'tabs'} instead of {other!r}"
+                )
             filled = (frame != "").any(axis=1).to_numpy()
             return frame[filled], frame.index.to_numpy()[filled] + 2
         if kind == "jsonl":
@@ -88,5 +94,5 @@ def _frame(path: pathlib.Path, kind: str) -> tuple[Any, Any]:
             frame = pd.read_parquet(path)
     except (ValueError, UnicodeDecodeError, OSError) as error:
         # pandas' parser errors and JSON's are ValueErrors.
-        raise ValueError(f"{path} cannot be read as {kind}: {error}") from None
+        raise ValueError(f"{path} cannot be read as {kind}: {str(error).strip()}") from None
     return frame, range(1, len(frame) + 1)

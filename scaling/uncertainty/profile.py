@@ -13,7 +13,8 @@ from scaling.fitting.polish import polish
 from scaling.uncertainty.covariance import quantile_t
 from scaling.uncertainty.fitted import Fitted
 
-_DOUBLINGS = 14
+#: Steps outward, each longer than the one before, and how often to begin anew with short ones.
+_STEPS, _GROWTH, _RESTARTS = 30, 1.5, 5
 _BISECTIONS = 14
 
 
@@ -43,7 +44,11 @@ class Profile:
 
 
 class _Walk:
-    """The ratio as a function of one coordinate, each refit started from its neighbor."""
+    """The ratio as a function of one coordinate, each refit started from its neighbors.
+
+    The neighbor toward the optimum comes first: one farther out may have ended in another valley,
+    and would hand its mistake on.
+    """
 
     def __init__(self, fit: Fitted, name: str):
         self.coords = fit.problem.coords
@@ -66,40 +71,56 @@ class _Walk:
             return self.seen[t][0]
         held = {**self.coords.fixed, self.name: self.to_natural(t)}
         coords = replace(self.coords, fixed=held)
-        near = min(self.seen, key=lambda s: abs(s - t))
-        start = self.seen[near][1]
-        if start is None:
-            start = coords.coordinates(self.params | {self.name: self.to_natural(t)})
-        starts = [start, coords.coordinates(self.params | {self.name: self.to_natural(t)})]
+        plain = coords.coordinates(self.params | {self.name: self.to_natural(t)})
+        inner = [s for s in self.seen if min(t, self.origin) <= s <= max(t, self.origin)]
+        near = {min(group, key=lambda s: abs(s - t)) for group in (inner, self.seen)}
+        starts = [plain, *(u for s in sorted(near) if (u := self.seen[s][1]) is not None)]
         ends = [polish(coords, self.objective, s, self.weights, tolerance=1e-10) for s in starts]
         end = min(ends, key=lambda e: e.objective)
         ratio = 2 * max(end.objective - self.best, 0.0) / max(self.unit, 1e-300)
         self.seen[t] = (ratio, end.u)
         return ratio
 
+    def forget_beyond(self, edge: float, sign: int) -> None:
+        """Drops what was found farther out than ``edge``."""
+        self.seen = {t: value for t, value in self.seen.items() if sign * (t - edge) <= 0}
+
 
 def _edge(walk: _Walk, sign: int, step: float, limit: float, threshold: float):
     """Returns where the ratio crosses the threshold on one side, and whether it never does."""
-    inside = walk.origin
-    outside = None
-    for k in range(_DOUBLINGS):
-        t = walk.origin + sign * step * 2.0**k
+    inside, outside = walk.origin, None
+    for restart in range(_RESTARTS):
+        width = step if restart == 0 else step / 50
+        inside, outside = _outward(walk, sign, inside, width, limit, threshold)
+        if outside is None:
+            return limit, True
+        for _ in range(_BISECTIONS):
+            middle = (inside + outside) / 2
+            if walk(middle) > threshold:
+                outside = middle
+            else:
+                inside = middle
+        if walk(inside) > 0.95 * threshold:
+            break
+        # A jump is no crossing: the refit outside lost the valley. Follow it in smaller steps.
+        walk.forget_beyond(inside, sign)
+    assert outside is not None
+    return (inside + outside) / 2, False
+
+
+def _outward(walk: _Walk, sign: int, start: float, width: float, limit: float, threshold: float):
+    """Returns the last point below the threshold and the first above it, None where none is."""
+    inside = start
+    for _ in range(_STEPS):
+        t = inside + sign * width
         t = min(t, limit) if sign > 0 else max(t, limit)
         if walk(t) > threshold:
-            outside = t
-            break
+            return inside, t
         inside = t
         if t == limit:
             break
-    if outside is None:
-        return limit, True
-    for _ in range(_BISECTIONS):
-        middle = (inside + outside) / 2
-        if walk(middle) > threshold:
-            outside = middle
-        else:
-            inside = middle
-    return (inside + outside) / 2, False
+        width *= _GROWTH
+    return inside, None
 
 
 def profile(fit: Fitted, name: str, level: float = 0.95) -> Profile:
@@ -122,7 +143,7 @@ def profile(fit: Fitted, name: str, level: float = 0.95) -> Profile:
     from scaling.uncertainty.delta import natural_covariance
 
     error = float(np.sqrt(natural_covariance(fit)[fit.free.index(name)][fit.free.index(name)]))
-    step = min(max(error, 1e-6), 1.0)
+    step = min(max(error, 1e-6), 1.0) / 2
     threshold = quantile_t(level, fit.covariance.dof) ** 2
     low, high = fit.problem.coords.bounds.get(name, fit.law.param(name).bounds)
     low = walk.to_scale(max(low, 1e-30)) if walk.log else low

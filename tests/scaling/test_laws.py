@@ -102,7 +102,7 @@ def test_a_law_of_ones_own_takes_a_few_lines():
 def test_unknown_names_list_near_ones():
     with pytest.raises(ValueError, match="Near: chinchilla"):
         laws.get("chinchila")
-    with pytest.raises(ValueError, match="there are"):
+    with pytest.raises(ValueError, match="There are"):
         laws.published("nobody2020")
 
 

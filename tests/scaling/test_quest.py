@@ -97,3 +97,21 @@ def test_permuted_bits_do_not_beat_a_law_without_bits(same_bits):
     table = compare(noise, ["chinchilla", "kumar_equal"], cv=["kfold:3"])
     plain = table["chinchilla"].held_out["kfold:3"]
     assert table["kumar_equal"].held_out["kfold:3"] > 0.9 * plain
+
+
+@pytest.mark.parametrize("name", ["beta", "gamma"])
+def test_profiles_follow_a_bent_valley_to_their_threshold(same_bits, name):
+    """The ends are confirmed by full searches with the parameter held there.
+
+    Without an irreducible loss the valley is long and bent: a refit that starts too far away ends
+    in another one, and its jump is no crossing of the threshold.
+    """
+    law, options = laws.get("kumar_equal", factors=1), {"objective": "log-l2"}
+    best = fit(same_bits, law, **options)
+    curve = best.profile(name)
+    assert not curve.open_lower
+    assert not curve.open_upper
+    for end in (curve.lower, curve.upper):
+        held = fit(same_bits, law, fixed={name: end}, **options)
+        ratio = 2 * (held.objective - best.objective) / best.covariance.tau2
+        assert ratio == pytest.approx(curve.threshold, rel=2e-3)

@@ -152,3 +152,22 @@ def test_columns_are_found_by_what_people_call_them():
             ds[name]
     with pytest.raises(ValueError, match="--map M=your_column"):
         ds["M"]
+
+
+def test_bits_and_error_follow_from_exponent_and_mantissa_bits():
+    """Sun's tables name no formats; laws of bits or of error read them all the same."""
+    ds = Dataset({"E": [4, 2, 0], "M": [3, 1, 7], "loss": [3.0, 3.1, 3.0]})
+    named = Dataset({"fmt": ["FP8-E4M3", "E2M1", "INT8"], "loss": [3.0, 3.1, 3.0]})
+    np.testing.assert_array_equal(ds["P"], [8, 4, 8])
+    for column in ("P", "GMSE"):
+        np.testing.assert_array_equal(ds[column], named[column])
+    with pytest.raises(ValueError, match="no column 'P'"):
+        Dataset({"E": [4], "loss": [3.0]})["P"]
+    gaps = Dataset({"E": [4, 2.5], "M": [np.nan, 1], "loss": [3.0, 3.1]})
+    assert np.isnan(gaps["GMSE"]).all()
+
+
+def test_all_missing_columns_are_named_at_once():
+    ds = Dataset({"size": [1e8], "val": [3.0]})
+    with pytest.raises(ValueError, match="no columns 'N', 'D', 'loss'"):
+        ds.complete("chinchilla")
