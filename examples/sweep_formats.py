@@ -3,9 +3,10 @@
     python examples/sweep_formats.py --out examples/results
 
 Every float format, integer format, seed and size is a row of `formats.csv`, which the `scaling`
-tool reads; `formats.png` shows them with error bars over seeds. One scale serves a tile of 32
-elements, and a whole tensor in the recipes of "one scale". A run that is stopped goes on from the
-table when it is started again.
+tool reads; `formats.png` shows them with error bars over seeds. All operands of every layer but
+the logits are quantized, with a scale for every 32 elements that never clips; in the recipes
+"gradients" only incoming gradients are, with one scale for a whole tensor. A run that is stopped
+goes on from the table when it is started again.
 """
 
 import argparse
@@ -25,11 +26,9 @@ from qjax import Gemm, Policy, Quantizer, Recipe, Rule, formats, qtypes, train
 from qjax.rounding import Stochastic
 
 # Exponent and mantissa bits: 3 to 8 bits in all, with every split that may be best.
-THREE_FOUR = ((1, 1), (2, 0), (1, 2), (2, 1), (3, 0))
-FIVE_TO_EIGHT = ((2, 2), (3, 1), (2, 3), (3, 2), (3, 4), (4, 3), (5, 2))
-FLOATS = THREE_FOUR + FIVE_TO_EIGHT
+FLOATS = ((1, 1), (2, 0), (1, 2), (2, 1), (3, 0), (2, 2), (3, 1), (2, 3), (3, 2), (4, 3), (5, 2))
 INTEGERS = (3, 4, 5, 6, 8)
-KINDS = ("nearest", "stochastic", "head too", "one scale", "one scale, stochastic")
+KINDS = ("nearest", "stochastic", "head too", "gradients", "gradients, stochastic")
 AT_ONCE = 18  # runs in one program: what a stop loses
 
 
@@ -49,9 +48,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--widths",
         type=int,
         nargs="+",
-        default=[16, 32],
+        default=[16, 32, 64],
         metavar="W",
-        help="model sizes: features of the residual stream (counts; default: 16 32)",
+        help="model sizes: features of the residual stream (counts; default: 16 32 64)",
     )
     add("--layers", type=int, default=1, help="transformer blocks (count; default: 1)")
     add("--steps", type=int, default=250, help="training steps (count; default: 250)")
@@ -76,7 +75,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--few",
         action="store_true",
-        help="only two formats of each kind, for a quick look (flag; default: all)",
+        help="only one or two floats of each kind, for a quick look (flag; default: all)",
     )
     add(
         "--text",
@@ -88,32 +87,34 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def recipe(kind: str, element: formats.Format) -> Recipe:
-    """Elements `element` in all six operands of every layer; what `kind` says is in `KINDS`."""
-    coarse, noisy = kind.startswith("one scale"), kind.endswith("stochastic")
-    base = qtypes.INT8_TENSOR if coarse else qtypes.MXFP8
+    """Elements `element` in the operands that `kind`, one of `KINDS`, is about."""
+    alone, noisy = kind.startswith("gradients"), kind.endswith("stochastic")
+    base = qtypes.INT8_TENSOR if alone else qtypes.MXFP8
     qtype = dataclasses.replace(base, format=element)
-    plain = Quantizer(qtype)
-    grad = Quantizer(qtype, rounding=Stochastic()) if noisy else plain
-    policy = Policy(fwd=Gemm(plain, plain), dlhs=Gemm(grad, plain), drhs=Gemm(plain, grad))
+    # Noise is unbiased only where nothing is clipped, so scales of powers of two are rounded up.
+    plain = Quantizer(qtype) if alone else Quantizer(qtype, scale="rceil")
+    grad = dataclasses.replace(plain, rounding=Stochastic()) if noisy else plain
+    other = None if alone else plain
+    policy = Policy(fwd=Gemm(other, other), dlhs=Gemm(grad, other), drhs=Gemm(other, grad))
     exempt = () if kind == "head too" else (Rule("lm_head", Policy(), optional=True),)
     return Recipe((*exempt, Rule(".*", policy)), name=kind)
 
 
 def recipes(kinds: Sequence[str], few: bool) -> list[Recipe]:
-    """Every recipe of the sweep; those of one kind form one compiled program."""
+    """Every recipe of the sweep; floats, and integers, of one kind are one compiled program."""
     floats = [formats.Float(e, m, family="finite") for e, m in FLOATS]
     integers = [formats.Int(bits, narrow=True) for bits in INTEGERS]
     four = [f for f in floats if f.width == 4]
     if few:
-        floats, integers, four = floats[3:11:7], integers[1:4:2], four[:1]
+        floats, integers, four = floats[3:6:2], [], four[:1]
     every = [*floats, *integers]
     # Noise in the gradients is said to matter below five bits, so wider formats go without.
-    narrow = [f for f in every if f.width <= 5]
-    # The best float of four and of five bits; E1M1 and E1M2 are integers of three and four.
-    best = [f for f in floats if f.width <= 5 and (f.exponent_bits, f.mantissa_bits > 0) == (2, 1)]
-    single = best + [f for f in integers if f.width <= 5]
+    narrow = [f for f in every if f.width < 5]
+    # Of each width the integer and the best float.
+    best = [f for f in floats if f.exponent_bits == 2 and f.width <= 6]
+    single = best + [f for f in integers if f.width <= 6]
     chosen = {"nearest": every, "stochastic": narrow, "head too": four}
-    chosen |= {kind: single for kind in KINDS if kind.startswith("one scale")}
+    chosen |= {kind: single for kind in KINDS if kind.startswith("gradients")}
     return [recipe(kind, element) for kind in kinds for element in chosen[kind]]
 
 

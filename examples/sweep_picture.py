@@ -1,7 +1,8 @@
 """The picture of a sweep: held-out loss against bits per element, one column per model size.
 
-The upper row has a scale for every 32 elements, the lower one a scale for a whole tensor. Nearest
-rounding is filled and solid, stochastic rounding hollow and dashed, so that no color is needed.
+In the upper row all operands are quantized, with a scale for every 32 elements; in the lower one
+gradients alone, with one scale for a tensor. Nearest rounding is filled and solid, stochastic
+rounding hollow and dashed, so that no color is needed.
 """
 
 import pathlib
@@ -18,7 +19,8 @@ SERIES = {
     ("stochastic", True): ("integer, stochastic gradients", "#d55e00", "^", 0.15),
     ("head too", False): ("float, logits quantized too", "0.45", "D", 0.25),
 }
-ROWS = {"": "a scale for every 32 elements", "one scale": "one scale for a tensor"}
+ROWS = {"": "all operands, a scale per 32", "gradients": "gradients alone, a scale per tensor"}
+HALO = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}  # Behind labels.
 
 
 def over_seeds(rows: Iterable[Mapping[str, Any]]) -> dict[tuple, tuple[float, float, float]]:
@@ -40,7 +42,7 @@ def of_scale(points: Mapping[tuple, Any], prefix: str) -> dict[tuple, Any]:
     """The points of one row of panels, under the names of `SERIES`; float32 is in both."""
     found = {key: value for key, value in points.items() if key[0] == "float32"}
     for (name, *rest), value in points.items():
-        if name.startswith("one scale") == bool(prefix) and name != "float32":
+        if name.startswith("gradients") == bool(prefix) and name != "float32":
             plain = name.removeprefix(prefix).removeprefix(", ") or "nearest"
             found[plain, *rest] = value
     return found
@@ -109,5 +111,5 @@ def name_splits(
             higher += 1
         else:
             heights[width] = place
-        side = {"ha": "right" if left else "left", "va": "center", "color": color}
+        side = {"ha": "right" if left else "left", "va": "center", "color": color, "bbox": HALO}
         panel.text(width + shift + (-0.14 if left else 0.1), place, text, fontsize=6.5, **side)

@@ -38,6 +38,24 @@ def test_the_notebook_is_stored_clean_and_installs_first(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_first_cell_installs_what_is_missing_from_the_checkout_or_else_from_pypi(
+    path, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("subprocess.run", lambda command, check: asked.append(command[1:]))
+    first = next(cell for cell in read(path).cells if cell.cell_type == "code").source
+    monkeypatch.chdir(path.parent)
+    exec(first, {})
+    assert asked == []  # It is there.
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    exec(first, {})
+    monkeypatch.chdir(tmp_path)
+    exec(first, {})
+    assert [command[:3] for command in asked] == [["-m", "pip", "install"]] * 2
+    assert [command[-1] for command in asked] == [f"{ROOT}[all]", "qjax[all]"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_the_notebook_runs_and_draws(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")

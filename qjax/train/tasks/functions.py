@@ -37,7 +37,7 @@ class FunctionTask(Task):
     Attributes:
       loss_fn: Returns a scalar, or a scalar and a dict of metrics.
       init_fn: Maps a key to the parameters.
-      quantize: `qjax.quantize`, for steps with a recipe.
+      quantize: `qjax.quantize`, for steps with a recipe; called with `weights=0`.
     """
 
     loss_fn: Callable[[PyTree, PyTree, Key], Any]

@@ -34,7 +34,7 @@ class LinenTask(Task):
       rngs: Names of the random streams handed to `apply`.
       train_kwargs, eval_kwargs: Keyword arguments of the model in the two modes, such as
         `{"deterministic": False}`.
-      quantize: `qjax.quantize`, for steps whose recipe changes or is swept.
+      quantize: `qjax.quantize`, for steps with a recipe.
     """
 
     model: Any

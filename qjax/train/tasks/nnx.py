@@ -32,7 +32,7 @@ class NnxTask(Task):
       model: An nnx module; quantize it beforehand, or give `quantize`.
       loss_fn: Maps (outputs, batch) to a scalar, or to a scalar and a dict of metrics.
       inputs: Maps a batch to the positional arguments of the model.
-      quantize: `qjax.quantize`, for steps whose recipe changes or is swept.
+      quantize: `qjax.quantize`, for steps with a recipe; called with `rngs=` and `example=`.
     """
 
     model: Any
