@@ -96,6 +96,62 @@ def test_broken_files_are_refused(tmp_path):
         qtensor.load(path)
 
 
+def change(facts, arrays, what):
+    """Makes a file inconsistent in one place."""
+    fact = facts["w"]
+    if what == "no description":
+        facts["w"] = {}
+    elif what == "array":
+        arrays.pop("w/scale")
+    elif what == "choice":
+        arrays.pop("w/choice")
+    elif what == "codes":
+        arrays["w"] = arrays["w"][:-1]
+    elif what == "type":
+        fact["type"] = "mxfp8"
+    elif what == "shape":
+        fact["scale"]["layout"] = {k: [12, 8] for k in fact["scale"]["layout"]}
+        fact["scale"]["layout"] |= {"order": [0, 1], "contract": [], "batch": []}
+        arrays["w/scale"] = np.zeros(96, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("no description", "not complete"),
+        ("array", "no such array"),
+        ("choice", "not complete.*choice"),
+        ("codes", "do not fit"),
+        ("type", "'mxfp8', but its parts make 'cb41fi_e2m2fnuz:e8m0_t32'"),
+        ("shape", r"\(24, 2\).*\(12, 8\)"),
+    ],
+)
+def test_files_whose_parts_disagree_are_refused(what, reason, tmp_path):
+    files = pytest.importorskip("safetensors.numpy")
+    safetensors = pytest.importorskip("safetensors")
+    path = tmp_path / "x.safetensors"
+    qtensor.save(path, {"w": qjax.encode(X.reshape(24, 64), "cb41fi_e2m2fnuz:e8m0_t32")})
+    with safetensors.safe_open(str(path), framework="numpy") as file:
+        metadata = file.metadata()
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    facts = json.loads(metadata["qjax_tensors"])
+    change(facts, arrays, what)
+    metadata["qjax_tensors"] = json.dumps(facts)
+    files.save_file(arrays, str(path), metadata=metadata)
+    with pytest.raises(ValueError, match=reason):
+        qtensor.load(path)
+
+
+def test_moved_tensors_are_saved_as_they_are(tmp_path):
+    pytest.importorskip("safetensors")
+    whole = qjax.encode(X, "mxfp4")
+    moved = {"t": whole.transpose(2, 0, 1), "i": whole[1:3, 2], "r": whole.reshape(24, 64)}
+    moved["c"] = qtensor.concatenate([whole, whole], 1)
+    qtensor.save(tmp_path / "x.safetensors", moved)
+    for name, tensor in qtensor.load(tmp_path / "x.safetensors").items():
+        assert jnp.array_equal(tensor.decode(), moved[name].decode())
+
+
 def test_sizes_count_every_bit():
     stored = qjax.encode(X, "mxfp4")
     assert stored.nbytes == 4 * 6 * 64 // 2 + 4 * 6 * 2
@@ -120,7 +176,7 @@ def test_tensors_pass_through_jit_vmap_scan_and_trees():
 def test_sharded_tensors_encode_the_same_noise_and_values():
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
-    quantizer = qjax.Quantizer("mxfp4", rounding=qjax.rounding.Stochastic())
+    quantizer = qjax.Quantizer("mxfp4", rounding=qjax.rounding.Stochastic(), scale="floor")
     key = jax.random.key(3)
     here = quantizer.cast(X, key=key)
     assert jnp.array_equal(quantizer.cast(jax.device_put(X, place), key=key), here)

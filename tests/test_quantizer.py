@@ -147,9 +147,30 @@ def test_stochastic_rounding_is_unbiased_within_a_tile(qtype):
     assert (np.abs(result.mean(axis=0) - np.asarray(x[0], np.float64)) < 5 * sigma).all()
 
 
+def test_noise_under_scales_that_cut_off_is_biased_and_said_to_be():
+    x = jnp.tile(jnp.linspace(-1.9, 1.9, 32), (4000, 1))
+
+    def off(**options):
+        quantizer = Quantizer("mxfp4", rounding=Stochastic(), **options)
+        mean = quantizer.cast(x, key=jax.random.key(0)).mean(axis=0)
+        return float(jnp.abs(mean - x[0]).max())
+
+    assert off(scale="floor") > 0.35  # 1.9 becomes 1.5
+    assert off(scale="rceil") < 0.05
+    with pytest.warns(UserWarning, match=r"mxfp4 rounds.*cuts off.*scale='rceil'.*scale='floor'"):
+        quantizer = Quantizer("mxfp4", rounding=Stochastic())
+    assert quantizer == Quantizer("mxfp4", rounding=Stochastic(), scale="floor")
+    # Asked for by name, a type is what its definition says, and neither floats nor the rules of
+    # block floating point leave anything open; pytest makes an error of every warning.
+    assert qjax.cast(x, "mxfp4", rounding=Stochastic(), key=jax.random.key(0)).max() == 1.5
+    for name in ("int8_channel", "nvfp4", "bfp8", "int4"):
+        Quantizer(name, rounding=Stochastic())
+    jax.tree.map(lambda bits: bits, quantizer)
+
+
 def test_noise_depends_on_the_index_in_the_array_only():
     x = jnp.full((4, 70), 0.3)
-    quantizer = Quantizer("mxfp4", rounding=Stochastic())
+    quantizer = Quantizer("mxfp4", rounding=Stochastic(), scale="rceil")
     key = jax.random.key(0)
     a = quantizer.cast(x, key=key)
     assert jnp.array_equal(a, quantizer.encode(x, key=key).decode())

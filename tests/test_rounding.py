@@ -15,6 +15,14 @@ from qjax.rounding import Stochastic, noise
 from tests.families import ROUNDINGS
 
 COUNT = 1 << 18
+# One of each kind whose neighbours alternate between even and odd.
+FAMILIES = [
+    *(formats.E4M3FN, formats.E2M1FN, formats.E5M2, formats.E4M3FNUZ, formats.binary8p(3)),
+    *(formats.Float(3, 2, signed=False), formats.Float(0, 3, family="finite")),
+    *(formats.Float(2, 3, bias=9), formats.INT4, formats.UINT4, formats.Int(4, narrow=False)),
+    *(formats.binary8p(1), formats.Float(3, 0, family="finite")),
+    *(formats.Fixed(1, 3), formats.Fixed(1, 3, narrow=False, wrap=True), formats.UINT2),
+]
 
 
 @pytest.mark.parametrize("format", [formats.E4M3FN, formats.E2M1FN, formats.INT4, formats.E5M2])
@@ -130,10 +138,11 @@ def expected_neighbour(rule, low, high, part, index):
 
 
 @pytest.mark.parametrize("rule", [r for r in ROUNDINGS if not r.stochastic], ids=repr)
-@pytest.mark.parametrize("format", [formats.E4M3FN, formats.E2M1FN, formats.INT4, formats.E5M2])
+@pytest.mark.parametrize("format", FAMILIES, ids=lambda f: f.name)
 def test_every_gap_rounds_as_defined_subnormals_included(format, rule):
     values = format.values()
-    zero = int(np.flatnonzero(values == 0)[0])
+    # Even is the code without sign, which a format without zero begins at its smallest value.
+    zero = int(np.flatnonzero(values == 0)[0]) if 0 in values else 0
     points, expected = [], []
     for i, (low, high) in enumerate(itertools.pairwise(values)):
         for part in (1 / 16, 0.25, 0.5, 0.75, 15 / 16):
@@ -141,6 +150,24 @@ def test_every_gap_rounds_as_defined_subnormals_included(format, rule):
             expected.append(expected_neighbour(rule, low, high, part, i - zero))
     got = casting.cast(jnp.asarray(points, jnp.float32), format, rounding=rule)
     assert np.array_equal(np.asarray(got), np.asarray(expected, np.float32))
+
+
+@pytest.mark.parametrize("rule", [r for r in ROUNDINGS if not r.stochastic], ids=repr)
+@pytest.mark.parametrize("family", ["ieee", "fn", "fnuz", "inuz"])
+def test_beyond_the_largest_value_the_rule_decides_between_it_and_what_overflows(family, rule):
+    format = formats.Float(3, 2, family=family)
+    grown = dataclasses.replace(format, saturate=False)
+    top, step = format.max, format.max - format.values()[-2]
+    beyond = np.nan if family in ("fn", "fnuz") else np.inf
+    index = len(format.values()) // 2
+    for part in (1 / 16, 0.25, 0.5, 0.75, 15 / 16):
+        x = np.float32([top + part * step, -top - part * step])
+        high = expected_neighbour(rule, top, top + step, part, index)
+        low = expected_neighbour(rule, -top - step, -top, 1 - part, -index - 1)
+        wanted = [high if high == top else beyond, low if low == -top else -beyond]
+        assert casting.cast(jnp.asarray(x), format, rounding=rule).tolist() == [top, -top]
+        got = np.asarray(casting.cast(jnp.asarray(x), grown, rounding=rule))
+        assert np.array_equal(got, np.float32(wanted), equal_nan=True)
 
 
 @pytest.mark.parametrize("rule", ROUNDINGS, ids=repr)

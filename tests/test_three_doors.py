@@ -17,7 +17,7 @@ from qjax.rounding import Stochastic
 
 X = jax.random.normal(jax.random.key(0), (2, 5, 32))
 KEY = jax.random.key(7)
-NOISY = Quantizer("mxfp4", rounding=Stochastic())
+NOISY = Quantizer("mxfp4", rounding=Stochastic(), scale="floor")
 POLICIES = {
     "deterministic": Policy.all(Quantizer("mxfp8")),
     # Noise in the forward pass and in both gradients.

@@ -71,12 +71,31 @@ def _on_any(
     if rounding.directed and grid.floor is None:  # the pattern of zero is that of a tiny number
         units = jnp.where(size == 0, 0, units)
     whole = rounding(units, negative, noise)
+    if grid.even_codes:
+        whole = _by_code(whole, units, clipped, grid, rounding)
     if relative and exponent is not None:
         ulp, limit = ulp - exponent * STEP, limit_of(unscaled, negative)
     result = _assembled(whole, ulp, shallow)
     if grid.overflow is not None:
         result = jnp.where(result > limit, grid.overflow, result)
     return finished(result, sign, size, grid, highest)
+
+
+def _by_code(
+    whole: Array, units: Array, clipped: Array, grid: Grid, rounding: roundings.Rounding
+) -> Array:
+    """Returns whole numbers where, without digits after the first, the even or odd code decides.
+
+    References:
+      IEEE P3109 interim report: formats of precision 1, as gfloat rounds to them.
+    """
+    even_below = (((clipped >> 23) - (grid.lowest >> 23)) & 1) == 1  # the codes begin at zero
+    single = (jnp.asarray(grid.mantissa_bits) == 0) & (units > 1)
+    if isinstance(rounding, roundings.NearestEven):
+        return jnp.where(single & (units == 1.5) & even_below, 1, whole)
+    if isinstance(rounding, roundings.ToOdd):
+        return jnp.where(single, jnp.where(even_below, 2, 1), whole).astype(whole.dtype)
+    return whole
 
 
 def _spacing(clipped: Array, grid: Grid, shallow: bool) -> Array:

@@ -30,7 +30,7 @@ def fits(grid: Grid) -> bool:
     numbers = (grid.lowest, grid.mantissa_bits, grid.limit, grid.negative_limit or 0)
     if not all(isinstance(number, int) for number in numbers):
         return False
-    plain = grid.floor is None and grid.overflow is None and not grid.flush
+    plain = grid.floor is None and grid.overflow is None and not grid.flush and not grid.even_codes
     spacing = grid.lowest - (grid.mantissa_bits << 23)
     return plain and spacing >= FINEST and max(grid.limit, grid.negative_limit or 0) < LARGEST
 

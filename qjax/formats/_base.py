@@ -35,6 +35,8 @@ class Grid:
       uniform: Whether all values are equally spaced.
       signed: Whether negative values exist.
       negative_zero: Whether -0 differs from 0.
+      even_codes: Whether there may be no digits after the first, so that all magnitudes are odd
+        multiples of their spacing and it is codes that are even or odd.
       overflow: float32 pattern of what lies beyond the limit; None saturates.
     """
 
@@ -47,6 +49,7 @@ class Grid:
     uniform: bool = False
     signed: bool = True
     negative_zero: bool = True
+    even_codes: bool = False
     overflow: int | None = None
 
     def shifted(self, exponent: Any) -> "Grid":

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from qjax.formats._base import Format
+from qjax.formats._blank import Blank
 from qjax.formats._catalogue import parse
 from qjax.formats._codebook import Codebook
 from qjax.formats._float import Float
@@ -18,6 +19,10 @@ def describe(format: Format | str) -> str:
     """
     format = parse(format) if isinstance(format, str) else format
     rows: list[tuple[str, Any]] = [("name", format.name), ("bits", format.width)]
+    if format.tile_bits:
+        rows.append(("bits of a tile", format.tile_bits))
+    if isinstance(format, Blank):
+        return _table([*rows, ("values of", format.compute.name), ("tables", "not filled in")])
     if isinstance(format, Float):
         sign = "1" if format.signed else "0"
         rows.append(
@@ -34,10 +39,14 @@ def describe(format: Format | str) -> str:
         values = format.values()
         rows.append(("finite values", len(values)))
         positive = values[values > 0]
-        if len(positive) > 1:
+        if len(positive) > 1 and not np.iscomplexobj(values):
             rows.append(("decades", f"{np.log10(positive[-1] / positive[0]):.2f}"))
         if len(values) <= 16 or (isinstance(format, Codebook) and len(values) <= 32):
             rows.append(("values", " ".join(f"{value:.4g}" for value in values)))
+    return _table(rows)
+
+
+def _table(rows: list[tuple[str, Any]]) -> str:
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
@@ -45,7 +54,8 @@ def describe(format: Format | str) -> str:
 def plot(format: Format | str, axes: Any = None) -> Any:
     """Draws the number line of a format and returns the matplotlib axes.
 
-    Values are ticks on a line; above them, the distance to the next value. Needs the `plots` extra.
+    Values are ticks on a line; above them, the distance to the next value. Positive values over six
+    decades or more have logarithmic axes, complex ones their plane. Needs the `plots` extra.
 
     Args:
       format: A format of at most 16 bits, or a name.
@@ -57,9 +67,19 @@ def plot(format: Format | str, axes: Any = None) -> Any:
     values = format.values()
     if axes is None:
         _, axes = plt.subplots(figsize=(8, 2.5), layout="constrained")
-    axes.vlines(values, 0, -0.2 * np.diff(values).max(), linewidth=0.8)
-    axes.step(values[:-1], np.diff(values), where="post")
-    axes.set_xlabel("value")
-    axes.set_ylabel("distance to the next")
     axes.set_title(f"{format.name}: {len(values)} values in {format.width} bits")
+    if np.iscomplexobj(values):
+        axes.scatter(np.real(values), np.imag(values))
+        axes.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
+        return axes
+    gaps = np.diff(values)
+    wide = values[0] > 0 and values[-1] > 1e6 * values[0]
+    bottom, end = (gaps.min() / 8, gaps.min() / 2) if wide else (-0.2 * gaps.max(), 0)
+    axes.vlines(values, bottom, end, linewidth=0.8)
+    axes.step(values, [*gaps, gaps[-1]], where="post")
+    if wide:
+        axes.set(xscale="log", yscale="log")
+    axes.set_yticks([tick for tick in axes.get_yticks() if tick >= 0])
+    axes.set_ylim(bottom=bottom)
+    axes.set(xlabel="value", ylabel="distance to the next")
     return axes

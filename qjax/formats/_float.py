@@ -130,6 +130,7 @@ class Float(Format):
             flush=not self.subnormals,
             signed=self.signed,
             negative_zero=negative_zero and self.signed,
+            even_codes=not (isinstance(self.mantissa_bits, int) and self.mantissa_bits > 0),
             overflow=self._overflow,
         )
 

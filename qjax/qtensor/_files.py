@@ -55,8 +55,14 @@ def load(path: str | pathlib.Path) -> dict[str, QTensor]:
             f"`load` was asked to read {path}, of version {version!r}; this library reads version "
             f"{VERSION!r}. Use the library that wrote it, or write it with `save`."
         )
-    facts = json.loads(metadata["qjax_tensors"])
-    return {name: restore(name, fact, arrays, path) for name, fact in facts.items()}
+    try:
+        facts = json.loads(metadata["qjax_tensors"])
+        return {name: restore(name, fact, arrays, path) for name, fact in facts.items()}
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"`load` was asked to read {path}, whose description of its tensors is not complete "
+            f"({error!r}). Write it again with `save`."
+        ) from error
 
 
 def describe(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -116,11 +122,31 @@ def restore(name: str, fact: dict[str, Any], arrays: dict[str, Any], path: Any) 
     )
     types = [None if part is None else part.qtype for part in (scale, zero)]
     qtype = QType(format, Tile(*fact["tile"]), *types)
+    _check_parts(
+        f"`load` was asked to read {path}, where {name!r}", fact, qtype, layout, scale, zero
+    )
     if isinstance(format, Choice):
         packed, tiles = jnp.asarray(arrays[f"{name}/choice"]), (*fact["stack"], *layout.scale_shape)
         choice = _of_elements(unpack(packed, format.tile_bits, tiles), layout)
         return QTensor(format.join(codes, choice), scale, zero, qtype, layout, fact["dtype"])
     return QTensor(_stored(codes, format), scale, zero, qtype, layout, fact["dtype"])
+
+
+def _check_parts(
+    where: str, fact: dict[str, Any], qtype: QType, layout: Layout, scale: Any, zero: Any
+) -> None:
+    """Raises ValueError where a description says different things about one tensor."""
+    if qtype.name != fact["type"]:
+        raise ValueError(
+            f"{where} is said to be of type {fact['type']!r}, but its parts make {qtype.name!r}. "
+            "Write it again with `save`."
+        )
+    for part in (scale, zero):
+        if part is not None and part.layout.shape != layout.scale_shape:
+            raise ValueError(
+                f"{where} has tiles of shape {layout.scale_shape}, but {part!r} is of shape "
+                f"{part.layout.shape}: one number per tile is needed. Write it again with `save`."
+            )
 
 
 def _of_tiles(choice: Any, layout: Layout) -> Any:

@@ -1,5 +1,7 @@
 """The verbs `qjax.cast` and `qjax.encode`: a default Quantizer, made from a name and called."""
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from qjax import rounding as roundings
@@ -24,7 +26,9 @@ def cast(
       x: Floating-point array of any shape, or what `jax.numpy.asarray` makes one of.
       type: A QType, a Format or a name such as "mxfp8", "int8" or "e4m3fn".
       axis: The axis along which scales' tiles run.
-      rounding: Which neighbour an element rounds to.
+      rounding: Which neighbour an element rounds to. Stochastic rounding is biased where the scale
+        cuts off a tile's largest elements, as OCP's rule for MX types does: a `Quantizer` with
+        `scale="rceil"` is not.
       key: Key for stochastic rounding.
 
     Returns:
@@ -34,7 +38,7 @@ def cast(
       TypeError: If `x` is not floating-point or `type` is no type.
       ValueError: If the name is unknown, the axis out of range, or a key is missing.
     """
-    x, quantizer = jnp.asarray(x), Quantizer(type, rounding=rounding)
+    x, quantizer = jnp.asarray(x), _default(type, rounding)
     return quantizer.cast(x, contract=(axis,) if x.ndim else (), key=key)
 
 
@@ -47,5 +51,10 @@ def encode(
     key: Key | None = None,
 ) -> QTensor:
     """Returns `x` as codes and scales of a number type; arguments and errors as for `cast`."""
-    x, quantizer = jnp.asarray(x), Quantizer(type, rounding=rounding)
+    x, quantizer = jnp.asarray(x), _default(type, rounding)
     return quantizer.encode(x, contract=(axis,) if x.ndim else (), key=key)
+
+
+def _default(type: QType | Format | str, rounding: roundings.Rounding) -> Quantizer:
+    """Returns the Quantizer of a type, its scales by the rule of the type's definition."""
+    return dataclasses.replace(Quantizer(type), rounding=rounding)

@@ -5,6 +5,7 @@ What it does to an array is in `_steps.py`.
 
 import dataclasses
 import functools
+import warnings
 from typing import Any
 
 import jax
@@ -20,10 +21,22 @@ from qjax.qtypes import QType
 from qjax.quantizer import _made, _steps
 from qjax.tiling import Layout
 
+CLIPPED = (
+    "A Quantizer of {} rounds stochastically, but its power-of-two scales are drawn by the rule "
+    "'floor', which cuts off the largest elements of a tile, so that the mean is biased. Give "
+    "scale='rceil' for unbiased noise, or scale='floor' to keep the rule of OCP."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Quantizer:
     """A map from arrays to quantized tensors.
+
+    Stochastic rounding is unbiased where no element saturates. Of the rules for power-of-two
+    scales "ceil", "rceil" and "topbinade" see to that; by "floor", the rule of OCP and the default,
+    elements beyond the format's largest value are cut off, and their mean is too small. A
+    stochastic Quantizer that leaves the rule open therefore warns, one that names it does not.
+    Float scales of few bits can cut off as well: have them rounded up (`Ceil()`).
 
     A NaN or infinity anywhere in a scaled tile makes the whole tile NaN, as its scale is NaN. An
     all-zero tile gives zeros. Scale arithmetic is float32; float scales are at least 2**-126.
@@ -47,7 +60,10 @@ class Quantizer:
         object.__setattr__(self, "qtype", qtypes.normalize(self.qtype, "qtype"))
         _check_kind("rounding", self.rounding, roundings.Rounding, "NearestEven()")
         _check_kind("calibration", self.calibration, calibrations.Calibration, "AbsMax()")
+        chosen = self.scale is not None
         object.__setattr__(self, "scale", _scale_procedure(self.qtype, self.scale))
+        if self.scale == "floor" and self.rounding.stochastic and not chosen:
+            warnings.warn(CLIPPED.format(self.qtype.name), stacklevel=3)
         _check_bounded(self.qtype, self.calibration)
 
     @property

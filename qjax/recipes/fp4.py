@@ -77,7 +77,9 @@ class Design:
         """What layers compute in."""
         plain = Quantizer(self.qtype, scale=self._scale(noisy=False))
         rounding = NearestEven() if self.noise == "none" else Stochastic()
-        grad = Quantizer(self.qtype, rounding=rounding, scale=self._scale(noisy=True))
+        grad = Quantizer(
+            self.qtype, rounding=rounding, scale=self._scale(noisy=True) or plain.scale
+        )
         transform = Hadamard(self.block, seed=0) if self.hadamard else None
         forward: Any = ScaleGradient(plain) if self.gradient == "scale" else plain
         return Policy(

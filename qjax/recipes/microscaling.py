@@ -99,7 +99,7 @@ def mxfp4_rne() -> Recipe:
 @register("mxfp4_rht", BACKWARD)
 def mxfp4_rht() -> Recipe:
     """E2M1 in both gradients alone, behind random Hadamard transforms, unbiased."""
-    noisy = Shrunk(Quantizer(qtypes.MXFP4, rounding=Stochastic()))
+    noisy = Shrunk(Quantizer(qtypes.MXFP4, rounding=Stochastic(), scale="floor"))
     leg = Gemm(noisy, noisy, transform=Hadamard(64, seed=0))  # type: ignore[arg-type]
     rule = Rule(".*", Policy(dlhs=leg, drhs=leg), name="mxfp4_rht")
     return Recipe((LOGITS, rule), name="mxfp4_rht")

@@ -175,7 +175,9 @@ def test_what_cannot_work_is_said():
         dot(X, W, Policy(fwd=Gemm(lsq, None)), None)
     with pytest.raises(ValueError, match=r"'fwd_lhs'.*`Values\(\)`"):
         dot(X, W, Policy(fwd=Gemm(lsq, None)), Values({}, {}))
-    noisy = operands.Estimated(Quantizer("mxfp4", rounding=qjax.rounding.Stochastic()))
+    noisy = operands.Estimated(
+        Quantizer("mxfp4", rounding=qjax.rounding.Stochastic(), scale="floor")
+    )
     with pytest.raises(ValueError, match=r"no key came"):
         dot(X, W, Policy(fwd=Gemm(noisy, None)), Values())
     with pytest.raises(ValueError, match=r"Contract two at a time"):

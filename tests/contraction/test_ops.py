@@ -10,7 +10,7 @@ from qjax import Policy, Quantizer, Rule
 
 NUMBERS = (((1,), (0,)), ((), ()))
 SIX = Policy.all(Quantizer("mxfp8"))
-NOISY = Policy.all(Quantizer("mxfp4", rounding=qjax.rounding.Stochastic()))
+NOISY = Policy.all(Quantizer("mxfp4", rounding=qjax.rounding.Stochastic(), scale="floor"))
 ONES = jnp.ones((4, 4))
 
 

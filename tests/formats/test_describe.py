@@ -13,6 +13,23 @@ def test_descriptions_state_the_facts():
     assert "nf4" in formats.describe("nf4")
 
 
+@pytest.mark.parametrize("name", [*formats.NAMED, "bitmod4", "cb44_e4m3fn_mine", "fixed2.3wrap"])
+def test_every_format_can_be_described(name):
+    lines = formats.describe(name).splitlines()
+    assert lines[0].split() == ["name", formats.parse(name).name]
+    assert lines[1].split() == ["bits", str(formats.parse(name).width)]
+    assert not any("j" in line for line in lines if line.startswith("decades"))
+
+
+def test_pictures_show_the_last_gap_wide_ranges_and_the_plane():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    line = formats.plot("int4")
+    assert line.lines[0].get_xdata()[-1] == 7
+    assert formats.plot("e8m0fnu").get_xscale() == "log"
+    assert len(formats.plot("roots4").collections[0].get_offsets()) == 4
+    pyplot.close("all")
+
+
 def test_the_number_line_has_a_tick_for_every_value():
     pyplot = pytest.importorskip("matplotlib.pyplot")
     axes = formats.plot("e2m3fn")

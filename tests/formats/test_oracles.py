@@ -71,6 +71,24 @@ def test_every_code_decodes_and_encodes_as_in_ml_dtypes(format):
     assert np.all(np.isnan(np.asarray(format.decode(jnp.asarray(back)))) == np.isnan(expected))
 
 
+@pytest.mark.parametrize("precision", range(1, 8))
+def test_p3109_equals_gfloat_in_every_code_and_every_16_bit_input(precision):
+    gfloat = pytest.importorskip("gfloat")
+    info = pytest.importorskip("gfloat.formats").format_info_p3109(8, precision)
+    format = formats.binary8p(precision)
+    codes = np.arange(256, dtype=np.uint8)
+    expected = np.array([gfloat.decode_float(info, int(code)).fval for code in codes])
+    assert same(format.decode(jnp.asarray(codes)), expected)
+    assert np.array_equal(format.encode(jnp.asarray(expected, jnp.float32)), codes)
+    for words in INPUTS.values():
+        x = words.astype(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):
+            clipped = np.clip(x.astype(np.float64), -format.max, format.max)
+            rounded = gfloat.round_ndarray(info, clipped, sat=True)
+        # It has no -0.
+        assert same(casting.cast(jnp.asarray(x), format), np.where(np.isnan(x), x, rounded + 0.0))
+
+
 def test_every_e8m0_code_decodes_as_in_ml_dtypes():
     codes = np.arange(256, dtype=np.uint8)
     expected = codes.view(ml_dtypes.float8_e8m0fnu).astype(np.float32)

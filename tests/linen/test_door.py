@@ -308,7 +308,7 @@ def test_quantizing_again_replaces_the_recipe():
 
 
 def test_noise_depends_on_the_key_and_on_the_path_of_the_layer_only():
-    noisy = Quantizer("mxfp4", rounding=qjax.rounding.Stochastic())
+    noisy = Quantizer("mxfp4", rounding=qjax.rounding.Stochastic(), scale="floor")
     policy = Policy(fwd=Gemm(lhs=noisy))
     model = qjax.quantize(MLP(), policy)
 

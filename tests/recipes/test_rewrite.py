@@ -17,7 +17,7 @@ from qjax.recipes.rewrite import Decision, rewrite
 from qjax.recipes.roles import Role
 
 MXFP8 = qjax.Policy.all(qjax.Quantizer("mxfp8"))
-NOISY = qjax.Policy.all(qjax.Quantizer("mxfp4", rounding=qjax.rounding.Stochastic()))
+NOISY = qjax.Policy.all(qjax.Quantizer("mxfp4", rounding=qjax.rounding.Stochastic(), scale="floor"))
 N = 32
 
 

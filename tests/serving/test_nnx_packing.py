@@ -54,7 +54,7 @@ def test_packed_modules_compute_the_same_bits_and_go_to_disk(tmp_path):
 
 
 def test_stochastic_activations_have_the_noise_of_the_unpacked_layer():
-    noisy = Quantizer("mxfp8", rounding=qjax.rounding.Stochastic())
+    noisy = Quantizer("mxfp8", rounding=qjax.rounding.Stochastic(), scale="floor")
     recipe = Recipe([Rule(".*", Policy(fwd=Gemm(noisy, "mxfp4")))])
     layer, key = nnx.Linear(32, 8, rngs=nnx.Rngs(0)), jax.random.key(3)
     packed = qjax.pack(layer, recipe, inputs=(X,), key=key)

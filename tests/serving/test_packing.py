@@ -106,7 +106,7 @@ def test_packed_models_compute_the_same_bits(name, recipe):
 
 
 def test_six_quantized_operands_with_noise_compute_the_same_bits():
-    noisy = Quantizer("mxfp8", rounding=qjax.rounding.Stochastic())
+    noisy = Quantizer("mxfp8", rounding=qjax.rounding.Stochastic(), scale="floor")
     recipe = Recipe([Rule(".*", Policy(fwd=Gemm(noisy, "mxfp8"), drhs=Gemm(noisy, noisy)))])
     model, x = nn.Sequential([nn.Dense(8), nn.Dense(4)]), jax.random.normal(KEY, (3, 32))
     variables = model.init(KEY, x)

@@ -22,7 +22,7 @@ def mx(exponent, mantissa, rounding=None):
     qtype = dataclasses.replace(
         qtypes.MXFP8, format=formats.Float(exponent, mantissa, family="finite")
     )
-    options = {} if rounding is None else {"rounding": rounding}
+    options = {} if rounding is None else {"rounding": rounding, "scale": "floor"}
     return qjax.recipes.get(Quantizer(qtype, **options))
 
 
