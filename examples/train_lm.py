@@ -150,6 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
     runs = [run_one(name, options, text) for name in names]
     comparison.print_table(runs)
     comparison.print_casts(runs)
+    if options.diagnostics:
+        print("speeds and time ratios include what measuring every cast takes")
     comparison.write_csv(runs, options, options.out / "results.csv")
     comparison.draw(runs, options.out / "losses.png")
     print(f"wrote {options.out}/results.csv, losses.png and one .jsonl per run")
