@@ -99,8 +99,13 @@ def main(arguments: list[str] | None = None) -> int:
         verdict = claim.verdict(row["figures"])
         print(f"[{n}/{len(wanted)}] {claim.name:24} {verdict:14} {spent}", flush=True)
     pairs = [(c, row) for c in claims().values() if (row := rows.read(c, options.rows))]
-    report.write(pairs, options.out, "python -m examples.claims")
-    print(f"{len(pairs)} claims in {options.out}")
+    # A row from before its claim's file changed may know other arms.
+    fresh = [(c, row) for c, row in pairs if row["source"] == rows.source(c)]
+    report.write(fresh, options.out, "python -m examples.claims")
+    print(f"{len(fresh)} claims in {options.out}")
+    if len(fresh) < len(pairs):
+        stale = ", ".join(c.name for c, row in pairs if row["source"] != rows.source(c))
+        print(f"left out, because their files changed since they ran: {stale}")
     return 0
 
 

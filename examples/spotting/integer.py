@@ -1,4 +1,4 @@
-"""The trained model on integers alone: weights of few bits, inputs of eight, sums of 32.
+"""The trained model on integers alone: weights of few bits, inputs and gains of eight, sums of 32.
 
 One multiplication per output by a float32 factor takes a sum to the next layer's integers;
 hardware does it with an integer and a shift. Everything else adds and multiplies whole numbers.
@@ -7,26 +7,30 @@ hardware does it with an integer and a shift. Everything else adds and multiplie
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+import qjax
 from qjax import Policy, gradients
 
-from .training import CONTEXT, windows
+from .training import CONTEXT, GAIN, windows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A dense layer on integers.
+    """A dense layer and its normalization, on integers.
 
     Attributes:
       weights: [K, N] int8 codes of few bits.
-      bias: [N] int32, in units of the products.
+      gain: [N] int8 codes that multiply sums.
+      bias: [N] int32, in units of sums times gains.
       step: Value of one unit of an input.
-      scale: Value of one unit of a weight.
+      scale: Value of one unit of a weight times one of a gain.
       levels: The smallest and largest integer of an input.
     """
 
     weights: np.ndarray
+    gain: np.ndarray
     bias: np.ndarray
     step: float
     scale: float
@@ -39,35 +43,49 @@ class Layer:
 
     def sums(self, codes: np.ndarray) -> np.ndarray:
         """Outputs in units of `step * scale`, int32."""
-        return codes @ self.weights.astype(np.int32) + self.bias
+        return codes @ self.weights.astype(np.int32) * self.gain.astype(np.int32) + self.bias
 
     @property
     def operations(self) -> int:
-        """Multiplications with additions, and additions of the bias, for one frame."""
-        return self.weights.size + self.bias.size
+        """Multiplications with additions for one frame, one per weight and one per gain."""
+        return self.weights.size + self.gain.size
+
+    @property
+    def largest(self) -> int:
+        """A bound of the magnitude of all sums, whatever the input."""
+        most = np.abs(self.weights.astype(np.int64)).sum(0) * max(-self.levels[0], self.levels[1])
+        sums = most * np.maximum(np.abs(self.gain.astype(np.int64)), 1)
+        return int(np.max(sums + np.abs(self.bias.astype(np.int64))))
 
 
 def export(params: Any, policy: Policy) -> list[Layer]:
     """The layers of a model of the second stage, in order.
 
     Args:
-      params: Its parameters.
+      params: Its parameters, those of one seed.
       policy: What it computes in.
     """
     weights: Any = policy.fwd.rhs
-    low, high = policy.fwd.lhs.range  # type: ignore[union-attr]
+    levels = policy.fwd.lhs.range  # type: ignore[union-attr]
     layers = []
-    for name in sorted(name for name in params if name.startswith("dense_")):
-        held = params[name]
-        tensor = weights.then.quantizer.encode(gradients.squash(held["kernel"]), contract=(0,))
-        step, scale = (
-            float(held["quant"]["fwd_lhs"]["step"]),
-            float(np.ravel(tensor.scale.qvalue)[0]),
+    for n in range(sum(name.startswith("dense_") for name in params)):
+        dense, norm = params[f"dense_{n}"], params[f"norm_{n}"]
+        tensor = weights.then.quantizer.encode(gradients.squash(dense["kernel"]), contract=(0,))
+        kernel, unit = _codes(tensor)
+        gain, gain_unit = _codes(qjax.encode(jnp.asarray(norm["gain"]), GAIN))
+        step, scale = float(dense["quant"]["fwd_lhs"]["step"]), unit * gain_unit
+        bias = np.round(np.asarray(norm["bias"], np.float64) / (step * scale)).astype(np.int32)
+        layers.append(
+            Layer(weights=kernel, gain=gain, bias=bias, step=step, scale=scale, levels=levels)
         )
-        bias = np.round(np.asarray(held["bias"], np.float64) / (step * scale)).astype(np.int32)
-        codes = np.asarray(tensor.qvalue)
-        layers.append(Layer(weights=codes, bias=bias, step=step, scale=scale, levels=(low, high)))
     return layers
+
+
+def _codes(tensor: qjax.QTensor) -> tuple[np.ndarray, float]:
+    """Whole numbers and their unit; codes of signs are plus and minus one."""
+    unit = float(np.ravel(tensor.scale.decode(jnp.float32))[0])  # type: ignore[union-attr]
+    values = np.asarray(tensor.decode(jnp.float32), np.float64)
+    return np.round(values / unit).astype(np.int8), unit
 
 
 def run(layers: list[Layer], x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -97,6 +115,6 @@ class Stream:
 
 
 def memory(layers: list[Layer], bits: int) -> int:
-    """Bytes of weights of `bits` bits and of 32-bit biases."""
+    """Bytes of weights of `bits` bits, gains of eight and biases of 32."""
     weights = sum(layer.weights.size for layer in layers)
-    return (weights * bits + 7) // 8 + 4 * sum(layer.bias.size for layer in layers)
+    return (weights * bits + 7) // 8 + 5 * sum(layer.bias.size for layer in layers)

@@ -12,6 +12,8 @@ RATE = 8000
 FRAME = 200
 BANDS = 16
 SECONDS = 0.8
+NOISE = (0.4, 0.9)
+"""Standard deviation of the noise, between these; a word has about the amplitude 1."""
 WORDS = (("rise", "fall"), ("fall", "rise"), ("rise", "rise"), ("fall", "fall"), ())
 """Glides of each word; the keyword is the first, and the last is noise alone."""
 
@@ -26,7 +28,7 @@ def glide(kind: str, length: int, pitch: float) -> np.ndarray:
 
 
 def recording(draw: np.random.Generator, word: int) -> np.ndarray:
-    """One recording, float64 samples in about [-2, 2]."""
+    """One recording, float64 samples."""
     samples = int(SECONDS * RATE)
     sound = np.zeros(samples)
     pitch = draw.uniform(0.8, 1.3)
@@ -35,7 +37,7 @@ def recording(draw: np.random.Generator, word: int) -> np.ndarray:
     for kind, length in zip(WORDS[word], lengths):
         sound[at : at + length] += draw.uniform(0.5, 1.0) * glide(kind, length, pitch)
         at += length
-    return sound + draw.uniform(0.2, 0.5) * draw.standard_normal(samples)
+    return sound + draw.uniform(*NOISE) * draw.standard_normal(samples)
 
 
 def energies(sound: np.ndarray) -> np.ndarray:

@@ -87,6 +87,22 @@ def test_a_row_is_kept_until_seeds_or_the_file_change(tmp_path, monkeypatch):
     assert rows.done(made, [0, 1, 2], tmp_path) is None
 
 
+def test_rows_from_before_a_file_changed_are_left_out_of_the_table(tmp_path, monkeypatch, capsys):
+    kept = claim({"a": [1.0, 1.0, 1.1], "b": [2.0, 2.0, 2.1]})
+    changed = claim({"other": [1.0] * 3}, name="changed", expects=())
+    for made in (kept, changed):
+        rows.run(made, [0, 1, 2], tmp_path)
+    changed = claim(name="changed")
+    monkeypatch.setattr(runner, "claims", lambda: {"test": kept, "changed": changed})
+    sources = {"test": rows.source(kept), "changed": "new"}
+    monkeypatch.setattr(rows, "source", lambda claim: sources[claim.name])
+    table = tmp_path / "table.md"
+    options = ["--only", "test", "--seeds", "3", "--rows", str(tmp_path), "--out", str(table)]
+    assert runner.main(options) == 0
+    assert "1 claims:" in table.read_text()
+    assert "left out" in capsys.readouterr().out
+
+
 def test_an_unknown_name_is_refused_with_near_ones():
     with pytest.raises(ValueError, match=r"'hbpf' is none. Did you mean .*hbfp.*--list"):
         runner.chosen(["hbpf"])

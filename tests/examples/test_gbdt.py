@@ -127,6 +127,21 @@ def test_a_float_tree_is_that_of_scikit_learn(boosting):
     assert np.allclose(mine, theirs.predict(x), atol=1e-4)
 
 
+def test_empty_bins_change_nothing(boosting):
+    from boosting.trees import Shape
+
+    rng = np.random.default_rng(2)
+    bins = jnp.asarray(rng.integers(0, 9, (2, ROWS)), jnp.uint8)
+    target = jnp.asarray(rng.integers(0, 2, ROWS), jnp.int32)
+    scores = []
+    for room in (9, 16):
+        shape = Shape(leaves=6, rows=1, bins=room)
+        options = boosting.Options(loss="logistic", bits=2, rounds=3, shape=shape)
+        forest = boosting.fit(bins, target, jax.random.key(0), options=options)
+        scores.append(boosting.predict(forest, bins))
+    assert jnp.array_equal(*scores)
+
+
 def test_leaves_are_refitted_from_float_derivatives(boosting):
     from boosting.trees import Shape, Tree, leaf_of
 
