@@ -9,8 +9,10 @@ cannot overflow. First and last layers are not exempt. Claimed: float32 accuracy
 without a change of hyper-parameters.
 
 Source: Das et al. 2018, "Mixed Precision Training of Convolutional Neural Networks using Integer
-Operations" (arXiv 1802.00930). The abstract was read; the rules of exponents and chains are
-recalled and checked for consistency, and its tables could not be verified. Left out: the
+Operations" (arXiv 1802.00930). Read: the abstract, and LIBXSMM, a library by some of the authors,
+whose conversion has the exponent, the rounding to nearest and the shift by a bit that are here
+(but lets the largest magnitude wrap where it rounds to 2**15; it saturates here). The rule of
+chains is recalled and checked for consistency; tables were not seen. Left out: the
 conversion of results back to 16 bits by the number of leading zeros, which the next product
 does here when it reads them, and the use of an earlier layer's exponent in place of its own.
 """

@@ -9,9 +9,10 @@ cost, straight-through gradients to be no worse than others, and scales with fiv
 three mantissa bits (UE5M3) to be a good compromise: these are the choices of `fp4`.
 
 Source: Hu, Luschi and Balanca 2025, "Elucidating the Design Space of FP4 training" (arXiv
-2509.17791), of which the abstract, the outline and public reviews were read; the gradients here
-are derived, and that UE5M3 reaches 114688 with one code for NaN is assumed. Left out: other
-optimizers, relaxed roundings and scales that differ between directions.
+2509.17791), of which the abstract, the outline and public reviews were read; the gradients here are
+derived. That UE5M3 reaches 114688 with one code for NaN is what libraries and hardware have; a
+later paper (arXiv 2609.02846), as others quote it, reserves the top exponent and ends at 61440.
+Left out: other optimizers, relaxed roundings and scales that differ between directions.
 """
 
 import dataclasses

@@ -6,10 +6,11 @@ the activations, for what is neither centred nor non-negative. Gradients stay in
 
 Sources: Esser et al. 2020, "Learned step size quantization" (arXiv 1902.08153); Bhalgat et al.
 2020, "LSQ+" (arXiv 2004.09576). The formulas were compared with public code, not with the papers'
-text. As published, steps are per tensor and the first and the last layer have 8 bits; `first` is
-the path of the first. Activations are signed here, which costs half of the levels after a ReLU:
-`policy(bits, signed=False)` is the published choice there. Left out: the weight decay and learning
-rates of the papers, and LSQ+'s search of the first step by squared error.
+text, and LSQ's table of ResNets with another reader's notes. As published, steps are per tensor and
+the first and the last layer have 8 bits; `first` is the path of the first. Activations are signed
+here, which costs half of the levels after a ReLU: `policy(bits, signed=False)` is the published
+choice there. Left out: the weight decay and learning rates of the papers, and LSQ+'s search of the
+first step by squared error.
 """
 
 import dataclasses

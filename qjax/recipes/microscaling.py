@@ -10,7 +10,8 @@ a small network then diverges with noise as it does without. `mxfp4_rne` has nei
 comparison. `mxfp4_rht` keeps the floor rule and shrinks elements by 3/4 to the same end.
 
 Source: Rouhani et al. 2023, "Microscaling Data Formats for Deep Learning"
-(arXiv 2310.10537), and the OCP MX specification v1.0. There, operands, results and all
+(arXiv 2310.10537), and the OCP MX specification v1.0. Read: the authors' emulator, of the paper
+the abstract; its tables were not seen. There, operands, results and all
 element-wise operations are rounded to bfloat16. `in_bfloat16(recipe)` does so for what comes out
 of products; what is computed in between (normalizations, softmax, residuals) is rounded through
 the door for functions, `qjax.quantize(f, recipe, elementwise="bfloat16")`, where `f(variables, x)`

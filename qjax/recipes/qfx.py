@@ -7,8 +7,9 @@ that many shifts and additions, and no multiplier is needed. Products and sums a
 as they fit the 24 digits of float32.
 
 Source: "Trainable fixed-point quantization for deep learning acceleration on FPGAs", 2024 (arXiv
-2401.17544). Only its abstract was read: the gradient is derived from that of a learned step, and
-whether signed digits count as ones could not be verified; here the ones of the magnitude count.
+2401.17544). Read: its abstract, and a review that gives the cast (shift, round, overflow, shift
+back) and the limit on ones. The gradient is derived from that of a learned step, and whether
+signed digits count as ones could not be verified; here the ones of the magnitude count.
 `operands.LearnedPoint.encode` exports the integers and shifts. Left out: casts of what is
 not an operand of a product, such as normalizations and sums of residuals.
 """

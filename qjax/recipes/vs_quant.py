@@ -9,10 +9,11 @@ packed (`qjax.pack`) and the float of the activations may be fixed from what was
 (`qjax.capture(...).static(recipe)`); with the same recipe in training the gradients pass
 straight through the rounding.
 
-Source: Dai et al. 2021, "VS-Quant: Per-vector Scaled Quantization for Accurate Low-Precision
-Neural Network Inference" (arXiv 2102.04503). Abstracts were read; the formulas are recalled
-and checked by number. There, elements are rounded with the scale before it is rounded itself;
-dividing by the stored scale, as here, is closer. Not here: rounding products of scales.
+Source: Dai et al. 2021, "VS-Quant: Per-vector Scaled Quantization for Accurate Low-Precision Neural
+Network Inference" (arXiv 2102.04503). Read: abstracts, and lecture notes with both levels; the rest
+of the formulas is recalled and checked by number. There, elements are rounded with the scale before
+it is rounded itself; dividing by the stored scale, as here, is closer. Not here: rounding products
+of scales.
 """
 
 from qjax import formats, qtypes
