@@ -5,6 +5,7 @@ so a killed process leaves the last whole one. What is restored is checked here,
 """
 
 import difflib
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -70,7 +71,8 @@ class Checkpoints:
     @property
     def best(self) -> int | None:
         """Step of the checkpoint with the lowest held-out loss, or None where none has one."""
-        return self._manager.best_step()
+        step = self._manager.best_step()
+        return step if step is not None and self._manager.metrics(step) else None
 
     def save(self, state: State, *, loss: float | None = None, position: Any = None) -> None:
         """Starts writing `state`; returns once its values are copied, so it may be donated.
@@ -98,7 +100,8 @@ class Checkpoints:
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(copied), about=ocp.args.JsonSave(about)
         )
-        metrics = None if loss is None else {"loss": loss}
+        # Empty, not None, of which Orbax would warn at every save of a run without evaluations.
+        metrics = {} if loss is None else {"loss": loss}
         self._guarded(lambda: self._manager.save(int(state.step), args=arguments, metrics=metrics))
 
     def wait(self) -> None:
@@ -216,18 +219,23 @@ def _difference(old: str, new: str) -> str:
     return "\n".join(f"  {line}" for line in changed if not line.startswith(("---", "+++", "@@")))
 
 
+def _ranked(metrics: dict[str, float]) -> float:
+    """The loss that a checkpoint is ranked by; without one it comes last."""
+    return metrics.get("loss", math.inf)
+
+
 def _manager(folder: pathlib.Path, keep: int) -> Any:
     from orbax import checkpoint as ocp
     from orbax.checkpoint import checkpoint_managers as policies
 
     best = policies.BestN(
-        get_metric_fn=lambda metrics: metrics["loss"],
+        get_metric_fn=_ranked,
         reverse=True,
         n=1,
         keep_checkpoints_without_metrics=False,
     )
     options = ocp.CheckpointManagerOptions(
-        best_fn=lambda metrics: metrics["loss"],
+        best_fn=_ranked,
         best_mode="min",
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
         cleanup_tmp_directories=True,

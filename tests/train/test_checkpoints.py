@@ -94,6 +94,17 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "4", "5"]
 
 
+def test_a_run_without_evaluations_keeps_the_latest_and_warns_of_nothing(tmp_path, caplog):
+    state = started(regression_step())
+    with train.Checkpoints(tmp_path, keep=2) as checkpoints:
+        for t in range(1, 5):
+            checkpoints.save(state.replace(step=jnp.int32(t)))
+        checkpoints.wait()
+        assert (checkpoints.latest, checkpoints.best) == (4, None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4"]
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == []
+
+
 def test_a_folder_without_checkpoints_gives_back_the_fresh_state(tmp_path):
     step = regression_step()
     state = started(step)
