@@ -36,6 +36,7 @@ from qjax.quantizer import cast as cast
 from qjax.quantizer import encode as encode
 from qjax.recipes import Recipe as Recipe
 from qjax.recipes import Rule as Rule
+from qjax.recipes.matching import listing
 from qjax.tiling import Tile as Tile
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def report(target: Any, *inputs: Any, strict: bool = False, **kwargs: Any) -> "R
         nothing.
       TypeError: If `target` is no model.
     """
-    found = _door(target, "report").report(target, *inputs, **kwargs)
+    with listing():
+        found = _door(target, "report").report(target, *inputs, **kwargs)
     return found.check() if strict else found
 
 

@@ -116,9 +116,9 @@ class QuantizedFunction:
         if quant is None and not any(needs_variables(rule.policy) for rule in self.recipe.rules):
             ledger = None
         elif not isinstance(quant, Ledger):
-            if quant is None:
-                raise ValueError(_NO_VALUES.format(self.recipe.name))
-            ledger = Ledger(quant, diagnose=self.diagnostics)
+            absent = _NO_VALUES.format(self.recipe.name) if quant is None else ""
+            diagnose = self.diagnostics and quant is not None
+            ledger = Ledger(quant or {}, diagnose=diagnose, absent=absent)
         apply = self._rewriter.apply
         leaves = apply(call, *call.arrays, key=key, roles=roles, ledger=ledger)
         self._matching.tell()
@@ -148,8 +148,7 @@ def quantize(
       weights: Positions or names of the arguments that hold weights. A contraction whose
         left operand comes from these alone, and whose right one does not, gets its policy
         with the sides exchanged. Where empty, the right operand is taken for the weight.
-      diagnostics: Whether facts about every cast are collected; none are inside `custom_vjp`
-        and `shard_map`.
+      diagnostics: Whether facts about every cast are collected; none are inside `custom_vjp`.
       elementwise: Float of IEEE's kind, such as "bfloat16", that the results of element-wise
         operations and of sums are rounded to, and the gradients that come back to them
         (`recipes.elementwise` says which); None leaves them as they are. What a contraction gives

@@ -44,7 +44,7 @@ LINEN = {
     "DenseGeneral": (nn.DenseGeneral((4, 3), axis=(-2, -1)), [SEQUENCE], [""]),
     "Einsum": (nn.Einsum((4, 3, 2), "...c,cde->...de"), [IMAGE], [""]),
     "Conv": (nn.Conv(6, (3, 3)), [IMAGE], [""]),
-    # Its patches are taken by a convolution too.
+    # Its patches are taken by a convolution too, which moves them and rounds nothing.
     "ConvLocal": (nn.ConvLocal(3, (3, 3)), [IMAGE], ["", ""]),
     "ConvTranspose": (nn.ConvTranspose(3, (3, 3)), [IMAGE], [""]),
     "Embed": (Attend(), [ROWS], ["table"]),
@@ -152,7 +152,9 @@ def test_every_layer_of_the_library_is_here(library, kind, layers):
 def test_all_contractions_are_quantized_and_none_is_counted_twice(layer, inputs, paths):
     plain = qjax.report(layer, *inputs)
     report = qjax.report(qjax.quantize(layer, MXFP8), *inputs, strict=True)
-    assert [row.path for row in report.rows if row.quantized] == [row.path for row in report.rows]
+    rest = [row for row in report.rows if not row.quantized]
+    assert len(rest) == isinstance(layer, nn.ConvLocal)
+    assert all("moved, not computed" in row.why and not row.missed for row in rest)
     assert sorted(row.path for row in report.rows) == sorted(paths), str(report)
     assert len(plain.rows) == len(report.rows)
     assert sum(row.flops for row in plain.rows) == sum(row.flops for row in report.rows)

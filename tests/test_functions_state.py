@@ -171,6 +171,45 @@ def test_facts_are_collected_in_constructs():
         assert np.all(leaf[:, 0] > leaf[:, 1]), name
 
 
+def test_recipes_whose_operands_hold_no_values_need_none():
+    function = qjax.quantize(plain, "bitnet_b158", weights=0)
+    np.testing.assert_array_equal(function(W, X), function(W, X, quant={}))
+    jitless = qjax.quantize(jitted, "bitnet_b158", weights=0)
+    assert jitless.init(W, X) == {}
+    np.testing.assert_allclose(jitless(W, X), function(W, X), rtol=1e-6)
+
+
+def split(w, x):
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = {"in_specs": (jax.P(), jax.P("i")), "out_specs": jax.P("i")}
+    return jax.shard_map(plain, mesh=mesh, **specs)(w, x)
+
+
+def test_devices_share_what_is_learned_and_join_states_by_the_largest():
+    """As one device finds them: maxima of the parts are the maximum of the whole, not a sum."""
+    one, two = (qjax.quantize(f, POLICY, weights=0, diagnostics=True) for f in (plain, split))
+    # With a history; without one each part would be scaled by its own maximum.
+    quant, made = one.init(W, X), two.init(W, X)
+    quant["quant"] = jax.tree.map(lambda state: jnp.full_like(state, 2.0), quant["quant"])
+    other = jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(quant))
+
+    def run(f, quant):
+        def loss(quant):
+            out, after = f.advance(W, X, quant=quant)
+            return jnp.sum(jnp.sin(out)), after
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(quant)
+
+    assert jax.tree.map(jnp.shape, other) == jax.tree.map(jnp.shape, made)
+    expected, got = (jax.tree.leaves_with_path(run(*each)) for each in ((one, quant), (two, other)))
+    for (path, a), (_, b) in zip(expected, got, strict=True):
+        if "quant_diagnostics" in jax.tree_util.keystr(path):
+            # Sums over devices, of which each casts the whole weight: the ratios are the same.
+            a, b = a / jnp.maximum(a.max(), 1e-9), b / jnp.maximum(b.max(), 1e-9)
+            a, b = a[:2], b[:2]
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6, err_msg=str(path))
+
+
 def test_what_cannot_work_is_said():
     quantized = qjax.quantize(plain, POLICY, weights=0)
     with pytest.raises(ValueError, match=r"`quant` is None.*f\.init"):

@@ -1,5 +1,6 @@
 """What nnx modules contract by their own code: reported at its path, and covered in two ways."""
 
+import pickle
 import warnings
 
 import chex
@@ -91,4 +92,7 @@ def test_modules_stay_what_they_are():
     assert type(quantized).__name__ == "Model"
     again = qjax.quantize(quantized, "mxfp4_rne")
     assert rows(qjax.report(again, X)) == rows(qjax.report(quantized, X))
+    restored = pickle.loads(pickle.dumps(again))
+    assert rows(qjax.report(restored, X)) == rows(qjax.report(again, X))
+    assert type(restored) is type(again)
     assert len(type(again).__mro__) == len(type(quantized).__mro__)

@@ -159,7 +159,7 @@ def test_a_step_of_training_keeps_states_and_reports_facts():
 def test_operands_that_are_trained_without_values_compute_as_in_linen():
     """Signs and ternary weights are estimated, but hold nothing."""
     small = Small(nnx.Rngs(0))
-    ours = qjax.quantize(small, "bitnet_b158", example=(X,))
+    ours = qjax.quantize(small, "bitnet_b158")  # There is nothing to find from an example.
     weights = {"kernel": small.up.kernel[...], "bias": small.up.bias[...]}
     twin = qjax.quantize(Twin(), "bitnet_b158")
     np.testing.assert_array_equal(ours(X), twin.apply({"params": {"up": weights}}, X))

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from qjax.contraction import Policy
 from qjax.contraction.outside import needs_variables
 from qjax.linen.seams import Choice
 from qjax.recipes.rewrite import Decision, rewrite
@@ -32,6 +33,7 @@ _WITH_SEAM: dict[type[nn.Module], str] = {
     nn.DenseGeneral: "dot_general",
     nn.Conv: "conv_general_dilated",
 }
+_PATCHES = "the patches of a local convolution are moved, not computed: its product is quantized"
 _inside: contextvars.ContextVar[bool] = contextvars.ContextVar("qjax_inside_bare", default=False)
 
 
@@ -77,22 +79,25 @@ def call_rewritten(
     """Calls a method of a bound layer with its contractions under `choice`."""
     alone = module.clone(parent=None)
     leaves, tree = jax.tree.flatten((module.variables, args, kwargs), is_leaf=is_stored)
-    moving = [isinstance(x, jax.Array | np.ndarray) or is_stored(x) for x in leaves]
+    arrays_of = [isinstance(x, jax.Array | np.ndarray) or is_stored(x) for x in leaves]
     # `jnp.einsum` may exchange its operands: what comes from the variables is the weight.
     held = len(jax.tree.leaves(module.variables, is_leaf=is_stored))
-    roles = [Role.WEIGHT if n < held else Role.ACTIVATION for n, m in enumerate(moving) if m]
+    roles = [Role.WEIGHT if n < held else Role.ACTIVATION for n, m in enumerate(arrays_of) if m]
     decision = Decision(choice.policy, choice.path, choice.rule, op)
+    # Taking patches is a convolution in the program, and would round every element twice.
+    moving = Decision(Policy(), choice.path, _PATCHES) if isinstance(module, nn.ConvLocal) else None
+    by_op = {"conv_general_dilated": moving or decision}
 
     def call(arrays: list[Any]) -> Any:
         given = iter(arrays)
-        merged = [next(given) if moves else x for x, moves in zip(leaves, moving)]
+        merged = [next(given) if moves else x for x, moves in zip(leaves, arrays_of)]
         variables, args, kwargs = jax.tree.unflatten(tree, merged)
         return alone.apply(variables, *args, method=method, **kwargs)
 
     token = _inside.set(True)
     try:
-        rewritten = rewrite(call, lambda op, scopes: decision)
-        arrays = [x for x, moves in zip(leaves, moving) if moves]
+        rewritten = rewrite(call, lambda op, scopes: by_op.get(op, decision))
+        arrays = [x for x, moves in zip(leaves, arrays_of) if moves]
         ledger = None
         if choice.variables.diagnose or needs_variables(choice.policy):
             ledger = choice.variables.ledger()

@@ -12,7 +12,7 @@ from typing import Any
 from flax import nnx
 
 from qjax._typing import Array
-from qjax.nnx.names import original
+from qjax.nnx.names import named, original, rebuilt
 from qjax.nnx.store import Store
 from qjax.nnx.streams import Streams
 from qjax.recipes.rewrite import Decision, rewrite
@@ -33,19 +33,18 @@ def fill_bare(
     store: Store | None,
 ) -> None:
     """Makes `methods` of a layer compute by `decision`."""
-    layer.__class__ = _derived(type(layer), methods, original(layer))
+    layer.__class__ = _derived(original(layer), methods)
     layer.__qjax__ = decision
     layer.__qjax_key__ = nnx.data(streams)
     layer.__qjax_store__ = nnx.data(store)
 
 
 @functools.lru_cache(maxsize=256)
-def _derived(
-    kind: type[nnx.Module], methods: tuple[str, ...], base: type[nnx.Module]
-) -> type[nnx.Module]:
+def _derived(base: type[nnx.Module], methods: tuple[str, ...]) -> type[nnx.Module]:
     """The class of a layer without a seam, with `methods` rewritten when they are called."""
+    kind = named(base)
     names: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    names["__qjax_base__"] = base
+    names |= {"__qjax_base__": base, **rebuilt(_derived, base, methods)}
     if issubclass(kind, nnx.LoRA):
         # What it wraps is a layer of its own, with a state of its own: it stays outside.
         names |= {"_low_rank": _low_rank, "__call__": _lora_call}

@@ -57,7 +57,7 @@ def quantize(
         fill(layer, path, matching, key, diagnostics)
     matching.tell(stacklevel=4)
     clone.__qjax_recipe__ = nnx.static(recipe)
-    held = stores(clone)
+    held = [store for store in stores(clone) if store.building]
     if held:
         _make_values(clone, held, recipe, example)
     return clone

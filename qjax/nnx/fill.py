@@ -14,7 +14,7 @@ from qjax.nnx.bare import BARE, fill_bare
 from qjax.nnx.names import name as name_module
 from qjax.nnx.packed import fill_packed, is_packed, refuse_packed
 from qjax.nnx.seams import AttentionSeam, HoldingSeam, NoisySeam, Seam, unwrapped
-from qjax.nnx.store import Store
+from qjax.nnx.store import Store, holds_values
 from qjax.nnx.streams import Streams
 from qjax.recipes.matching import Matching
 from qjax.recipes.rewrite import Decision
@@ -60,9 +60,9 @@ def fill(
         rule = matching.rule(path, op) if isinstance(layer, kind) else None
         if rule is not None:
             decision = Decision(rule.policy, path, str(rule), op)
-            holds = diagnose or needs_variables(rule.policy)
-            streams = _streams({path: rule.policy}, key)
-            fill_bare(layer, methods, decision, streams, Store(diagnose) if holds else None)
+            policies = {path: rule.policy}
+            store = _store(policies, diagnose)
+            fill_bare(layer, methods, decision, _streams(policies, key), store)
 
 
 def _fill_packed(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
@@ -98,13 +98,21 @@ def _fill_attention(layer: Any, path: str, matching: Matching, wrap: Callable[..
 
 def _wrapped(seam: Any, policies: dict[str, Policy], *, key: Key | None, diagnose: bool) -> Any:
     """A seam with the values and the streams of keys that its policies, by paths, need."""
-    quantizes = any(not policy.is_identity for policy in policies.values())
-    if (diagnose and quantizes) or any(map(needs_variables, policies.values())):
-        seam = HoldingSeam(seam, Store(diagnose))
+    store = _store(policies, diagnose)
+    if store is not None:
+        seam = HoldingSeam(seam, store)
     streams = _streams(policies, key)
     if streams is not None:
         seam = NoisySeam(seam, streams)
     return nnx.data(seam) if isinstance(seam, nnx.Module) else seam
+
+
+def _store(policies: dict[str, Policy], diagnose: bool) -> Store | None:
+    """Where the values of contractions live; None where they need no such place."""
+    each = [policy for policy in policies.values() if not policy.is_identity]
+    if not (diagnose and each) and not any(map(needs_variables, each)):
+        return None
+    return Store(diagnose, empty=not diagnose and not any(map(holds_values, each)))
 
 
 def _streams(policies: dict[str, Policy], key: Key | None) -> Streams | None:

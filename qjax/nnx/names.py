@@ -27,10 +27,25 @@ def original(layer: Any) -> type:
 def name(layer: Any, path: str) -> None:
     """Makes a module leave `path` in traced programs, if it may contract by itself."""
     kind = original(layer)
-    named = issubclass(kind, _OF_FLAX) or not _is_of_flax(kind)
-    layer.__class__ = _named(kind) if named else kind
-    if named:
+    named_too = issubclass(kind, _OF_FLAX) or not _is_of_flax(kind)
+    layer.__class__ = named(kind) if named_too else kind
+    if named_too:
         layer.__qjax_path__ = path
+
+
+def rebuilt(make: Callable[..., type], *args: Any) -> dict[str, Any]:
+    """What a derived class holds so that its instances can be pickled: who made it, and of what."""
+    return {"__qjax_make__": (make, *args), "__reduce_ex__": _reduce}
+
+
+def _reduce(self: Any, protocol: Any) -> tuple[Any, ...]:
+    _, _, *rest = object.__reduce_ex__(self, protocol)
+    return _instance, type(self).__qjax_make__, *rest
+
+
+def _instance(make: Callable[..., type], *args: Any) -> Any:
+    kind = make(*args)
+    return kind.__new__(kind)
 
 
 def _is_of_flax(kind: type) -> bool:
@@ -38,9 +53,10 @@ def _is_of_flax(kind: type) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _named(kind: type) -> type:
+def named(kind: type) -> type:
+    """The class derived from `kind` whose methods run inside the name of a module's path."""
     names: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    names["__qjax_base__"] = kind
+    names |= {"__qjax_base__": kind, **rebuilt(named, kind)}
     for parent in reversed(kind.__mro__[: kind.__mro__.index(nnx.Module)]):
         for method, function in vars(parent).items():
             if inspect.isfunction(function) and (method == "__call__" or method[:2] != "__"):

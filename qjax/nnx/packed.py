@@ -13,6 +13,7 @@ import jax
 from flax import nnx
 
 from qjax.nnx.names import original as original_of
+from qjax.nnx.names import rebuilt
 from qjax.nnx.streams import Streams
 from qjax.recipes.rewrite import Decision, rewrite
 from qjax.recipes.roles import Role
@@ -51,7 +52,7 @@ def fill_packed(
 @functools.lru_cache(maxsize=256)
 def _derived(kind: type[nnx.Module], methods: tuple[str, ...]) -> type[nnx.Module]:
     names: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    names["__qjax_base__"] = kind
+    names |= {"__qjax_base__": kind, **rebuilt(_derived, kind, methods)}
     names |= {name: _rewritten(getattr(kind, name)) for name in methods}
     return types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(names))
 

@@ -19,6 +19,8 @@ from flax import nnx
 
 from qjax._typing import PyTree
 from qjax.contraction.memory import NAMES
+from qjax.contraction.outside import trained
+from qjax.contraction.policy import Policy
 from qjax.contraction.variables import DIAGNOSTICS, PENALTIES, QUANT
 from qjax.recipes.ledger import MOVING, PARAMS, Ledger
 
@@ -49,10 +51,12 @@ class Store(nnx.Module):
       building: Whether the values are being made, by the first call.
       made: Whether a call has made them; some operands, such as signs, have none.
       diagnose: Whether facts about casts are collected.
+
+    With `empty` there is nothing to make.
     """
 
-    def __init__(self, diagnose: bool = False):
-        self.building, self.made, self.diagnose = True, False, diagnose
+    def __init__(self, diagnose: bool = False, empty: bool = False):
+        self.building, self.made, self.diagnose = not empty, empty, diagnose
         for collection in _KINDS:
             setattr(self, collection, nnx.Dict())
 
@@ -82,6 +86,22 @@ class Store(nnx.Module):
         elif not self.building:
             for collection in MOVING:
                 _assign(getattr(self, collection), ledger.taken.get(collection, {}))
+
+
+def holds_values(policy: Policy) -> bool:
+    """Whether an operand has values that are found from what it sees; signs, say, have none."""
+    return any(map(_holds_values, policy.quantizers().values()))
+
+
+def _holds_values(slot: Any) -> bool:
+    operand = trained(slot)
+    if operand is None or operand.penalized:
+        return operand is not None
+    like, place = jax.ShapeDtypeStruct((64, 64), jnp.float32), {"contract": (0,), "batch": ()}
+    made = [
+        jax.eval_shape(lambda x, f=f: f(x, **place), like) for f in (operand.params, operand.state)
+    ]
+    return bool(jax.tree.leaves(made))
 
 
 def _wrapped(kind: type[nnx.Variable], values: Mapping[str, Any], backward: bool = False) -> Any:

@@ -26,11 +26,15 @@ class Ledger:
       given: What there is, as nested dictionaries by collection; None while it is being built.
       taken: What there will be: everything while it is built, else what moves.
       diagnose: Whether facts about casts are collected.
+      absent: What is said where a value is needed that was not given.
     """
 
-    def __init__(self, given: Mapping[str, Any] | None, *, diagnose: bool = False):
+    def __init__(
+        self, given: Mapping[str, Any] | None, *, diagnose: bool = False, absent: str = ""
+    ):
         self.given = None if given is None else dict(given)
         self.diagnose = diagnose
+        self.absent = absent
         self.taken: dict[str, Any] = {}
         if given is not None:
             self.taken = {name: dict(given[name]) for name in MOVING if name in given}
@@ -47,14 +51,15 @@ class Ledger:
 
     def opened(self, given: PyTree) -> "Ledger":
         """A ledger like this one, of other values at the same names."""
-        return Ledger(None if self.building else given, diagnose=self.diagnose)
+        given = None if self.building else given
+        return Ledger(given, diagnose=self.diagnose, absent=self.absent)
 
     def child(self, name: str) -> "Ledger":
         """The ledger of a contraction or construct."""
         given = None
         if self.given is not None:
             given = {c: v[name] for c, v in self.given.items() if name in v}
-        return Ledger(given, diagnose=self.diagnose)
+        return Ledger(given, diagnose=self.diagnose, absent=self.absent)
 
     def join(self, name: str, taken: Mapping[str, Any]) -> None:
         """Takes in what a child has taken."""
@@ -99,7 +104,8 @@ class Ledger:
         held = self.given.get(collection, {})
         if name not in held:
             raise ValueError(
-                f"A contraction needs {name!r} of the collection {collection!r}, which was not "
+                self.absent
+                or f"A contraction needs {name!r} of the collection {collection!r}, which was not "
                 "given. Make the values anew with `init` on arguments of these shapes."
             )
         return held[name]

@@ -1,6 +1,9 @@
 """Applies a recipe while a model is traced, and tells which of its rules matched nothing."""
 
+import contextlib
+import contextvars
 import warnings
+from collections.abc import Iterator
 
 from qjax.recipes.report import unmatched_message
 from qjax.recipes.rules import Recipe, Rule
@@ -8,6 +11,19 @@ from qjax.recipes.rules import Recipe, Rule
 
 class UnmatchedRuleWarning(UserWarning):
     """A rule of a recipe matched nothing in the model that was called."""
+
+
+_listing: contextvars.ContextVar[bool] = contextvars.ContextVar("qjax_listing", default=False)
+
+
+@contextlib.contextmanager
+def listing() -> Iterator[None]:
+    """Keeps silent about rules inside the block, because a report lists them."""
+    token = _listing.set(True)
+    try:
+        yield
+    finally:
+        _listing.reset(token)
 
 
 class Matching:
@@ -40,7 +56,7 @@ class Matching:
           ValueError: If no rule at all has matched. Otherwise an `UnmatchedRuleWarning` is
             given for each rule.
         """
-        for n, rule in self.recipe.unmatched(self.used):
+        for n, rule in self.recipe.unmatched(self.used) if not _listing.get() else ():
             if rule.policy.is_identity:
                 continue  # Nothing was to be quantized, so nothing is missing.
             message = unmatched_message(self.recipe, n, rule, list(self.paths))

@@ -18,7 +18,7 @@ from jax.extend.core import (
     jaxprs_in_params,
 )
 
-from qjax.recipes import loops, stored
+from qjax.recipes import devices, loops, stored
 from qjax.recipes.equations import alone
 from qjax.recipes.ledger import Ledger
 from qjax.recipes.places import Evaluator, Place
@@ -57,20 +57,16 @@ def call(
             f"{'/'.join(place.scopes) or 'the top'!r}, where it cannot be replaced; it can inside "
             f"{known}. Exempt it by a rule with `Policy()`, or call `qjax.dot_general` there."
         )
-    if eqn.primitive.name in _CLOSED:
+    if eqn.primitive.name == "custom_vjp_call":
         if place.wanted.variables:
             raise ValueError(
                 f"`quantize` was asked for a contraction that learns or remembers inside "
                 f"{eqn.primitive.name!r} at {'/'.join(place.scopes) or 'the top'!r}, whose rule "
-                "says what it takes and gives. Exempt it by a rule with `Policy()`, or give it a "
-                "policy without state there."
+                "says what it takes and gives: it has no gradient for what is learned. Exempt it "
+                "by a rule with `Policy()`, or give it a policy without state there."
             )
         place = dataclasses.replace(place, ledger=None)
     return handler(rewriter, eqn, args, roles, place)
-
-
-# A user's derivative rule, and a split over devices, cannot be handed values.
-_CLOSED = ("custom_vjp_call", "shard_map")
 
 
 def _is_inexact(x: Any) -> bool:
@@ -94,7 +90,9 @@ def _jit(rewriter, eqn, args, roles, place):
     kind = None if place.ledger is None else (place.ledger.building, place.ledger.diagnose)
     identity = (program, at, tuple(roles), kind)
     if identity not in rewriter.compiled:
-        blank = None if kind is None else Ledger(None if kind[0] else {}, diagnose=kind[1])
+        absent = "" if place.ledger is None else place.ledger.absent
+        building = kind is not None and kind[0]
+        blank = kind and Ledger(None if building else {}, diagnose=kind[1], absent=absent)
         outside = dataclasses.replace(at, ledger=blank)
 
         def body(given: Any, *args: Any) -> Any:
@@ -194,30 +192,6 @@ def _run_rule(eqn: JaxprEqn, moving: list[int], smooth: list[bool], args: Any) -
     return [next(parts[s]) for s in smooth], pullback
 
 
-def _shard_map(rewriter, eqn, args, roles, place):
-    params, args = eqn.params, stored.arrays(args)
-    names = params.get("manual_axes", params.get("newly_manual_axes"))
-
-    def body(given: Any, *args: Any) -> Any:
-        here = place.inside(given)
-        if here.noise is not None:
-            # Each device rounds its own part: the same noise on all would be correlated.
-            for name in sorted(names):
-                here = dataclasses.replace(here, noise=here.noise.folded(jax.lax.axis_index(name)))
-        return rewriter.run(_closed(params["jaxpr"]), args, roles, here)
-
-    out = jax.shard_map(
-        body,
-        mesh=params["mesh"],
-        in_specs=(jax.P(), *params["in_specs"]),
-        out_specs=list(params["out_specs"]),
-        axis_names=set(names),
-        check_vma=params["check_vma"],
-    )(place.given, *args)
-    place.close(place.taken)
-    return out
-
-
 _HANDLERS: dict[str, Handler] = {
     "jit": _jit,
     "pjit": _jit,
@@ -231,5 +205,5 @@ _HANDLERS: dict[str, Handler] = {
     "scan": loops.scan,
     "while": loops.while_loop,
     "cond": loops.cond,
-    "shard_map": _shard_map,
+    "shard_map": devices.shard_map,
 }

@@ -23,7 +23,7 @@ class Decision(NamedTuple):
     Attributes:
       policy: Its policy.
       path: Its path in the model; the key of its noise follows from it.
-      rule: The rule that chose.
+      rule: The rule that chose; with a policy that quantizes nothing, why so.
       op: What the rule calls the operation, where that is not its name in the program.
     """
 

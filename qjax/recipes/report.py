@@ -75,6 +75,8 @@ def _row(
         return dataclasses.replace(row, formats=("?",) * 6, how="emulated", why=why)
     if recipe is None:
         return dataclasses.replace(row, why="no recipe covers it")
+    if known is not None and known.rule:
+        return dataclasses.replace(row, why=known.rule)
     if match is None:
         return dataclasses.replace(row, why=f"no rule of {recipe.name!r} matches")
     if match[1].policy.is_identity:

@@ -169,7 +169,9 @@ class Rewriter:
         if not all(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.invars[:2]):  # type: ignore[attr-defined]
             return None
         decision = self.choose(op_of(eqn, scopes), scopes)
-        return None if decision is None or decision.policy.is_identity else decision
+        if decision is None or (decision.policy.is_identity and not decision.rule):
+            return None
+        return decision
 
     def _check_plain(self, eqn: JaxprEqn, values: dict[Any, Any], scopes: tuple[str, ...]) -> None:
         if eqn.primitive.name in CONTRACTIONS or is_marked(scopes):

@@ -9,6 +9,7 @@ import io
 
 from qjax._typing import Shape
 from qjax.contraction.policy import LEGS, OPERANDS
+from qjax.recipes.layout import lay_out
 
 LEG_COLUMNS = tuple(f"{leg}.{operand}" for leg in LEGS for operand in OPERANDS[leg])
 FIELDS = ("path", "op", "lhs", "rhs", "times", "flops", *LEG_COLUMNS, "bits", "how", "why")
@@ -119,11 +120,7 @@ class Report:
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        shown = ("path", "op", "lhs", "rhs", "times", *LEG_COLUMNS, "how", "why")
-        table = [shown, *(tuple(row.cells()[f] for f in shown) for row in self.rows)]
-        widths = [max(len(line[i]) for line in table) for i in range(len(shown))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in table]
-        lines.insert(1, "-" * max(map(len, lines)))
+        lines = lay_out(self.rows, LEG_COLUMNS)
         return "\n".join([*lines, self.totals, *self.unmatched])
 
     @property
@@ -146,5 +143,6 @@ class Report:
         """
         missed = [f"{row.path or '(top)'} ({row.op}): {row.why}" for row in self.rows if row.missed]
         if missed or self.unmatched:
-            raise ValueError("\n".join(["Not quantized as asked:", *missed, *self.unmatched]))
+            found = [*dict.fromkeys(missed), *self.unmatched]
+            raise ValueError("\n".join(["Not quantized as asked:", *found]))
         return self

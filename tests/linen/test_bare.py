@@ -47,7 +47,9 @@ def test_every_contraction_of_the_layer_is_quantized(name):
     carry = ((jnp.ones((*x.shape[:-1], 3)),) * 2,) if isinstance(layer, nn.ConvLSTMCell) else ()
     report = qjax.report(quantized, *carry, x, strict=True)
     assert report.rows
-    assert all(row.quantized for row in report.rows), str(report)
+    rest = [row for row in report.rows if not row.quantized]
+    assert len(rest) == (name == "ConvLocal"), str(report)
+    assert all("moved, not computed" in row.why for row in rest)
 
 
 @pytest.mark.parametrize("name", ["Einsum", "Conv", "ConvTranspose", "optimized LSTM"])

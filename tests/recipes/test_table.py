@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 
 import flax.linen as nn
 import jax
@@ -70,6 +71,29 @@ def test_packed_weights_are_rows_that_say_so():
     assert found.rows[0].formats[:2] == ("mxfp8", "mxfp4")
     assert "3 with packed weights" in str(found)
     assert found.to_csv().count("rhs packed") == 3
+
+
+def test_a_screen_shows_bits_and_says_what_rows_have_in_common_once(report):
+    text = str(report)
+    assert "mxfp8 8.25, mxfp4 4.25" in text
+    assert text.count("rule 'up|down'") == 1
+    lines = text.splitlines()
+    assert lines[2].split()[-1] == lines[3].split()[-1] == "[1]"
+    assert "16.4k" in lines[2]
+    long = Policy(fwd=Gemm("e2m1fn:e8m0_t32_t32", None))
+    shown = str(qjax.report(qjax.quantize(Model(), Recipe([Rule(".*", long)])), X))
+    assert shown.count(long.fwd.lhs.qtype.name) == (1 if len(long.fwd.lhs.qtype.name) > 16 else 4)
+
+
+def test_a_report_lists_rules_that_match_nothing_and_says_nothing_else():
+    recipe = Recipe([Rule("nowhere", Policy.all(qjax.Quantizer("mxfp8")))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = qjax.report(qjax.quantize(Model(), recipe), X)
+    assert "'nowhere'" in str(found)
+    assert len(found.unmatched) == 1
+    with pytest.raises(ValueError, match="'nowhere'"):
+        found.check()
 
 
 class Layer(nn.Module):
