@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from qjax._typing import Array
 from qjax.contraction.policy import Gemm, Policy
 from qjax.contraction.record import here
@@ -34,6 +37,7 @@ def take_stored(name: str, lhs: Any, rhs: Any, policy: Policy) -> tuple[Array, A
             "operands before they are encoded. Give the float operand, or leave out the transform."
         )
     slots: dict[str, Any] = {}
+    lhs, rhs = _after(lhs, rhs), _after(rhs, lhs)
     for side, x in (("lhs", lhs), ("rhs", rhs)):
         if isinstance(x, QTensor):
             check_type(name, side, x, getattr(policy.fwd, side))
@@ -41,6 +45,25 @@ def take_stored(name: str, lhs: Any, rhs: Any, policy: Policy) -> tuple[Array, A
     fwd: Gemm = dataclasses.replace(policy.fwd, **slots)
     left, right = (x.decode() if isinstance(x, QTensor) else x for x in (lhs, rhs))
     return left, right, dataclasses.replace(policy, fwd=fwd)
+
+
+def _after(tensor: Any, other: Any) -> Any:
+    """An encoded operand whose decoding has to wait for the other one.
+
+    Compilers decode whatever they can at once, and a model would be in memory as floats, all of
+    it. Which numbers are decoded therefore depends on a comparison that is never true, of one
+    element of the other operand. Operands that are split over axes of an explicit mesh are left
+    alone, because taking one of their elements is a question of where it goes.
+    """
+    if not isinstance(tensor, QTensor) or isinstance(other, QTensor) or not jnp.size(other):
+        return tensor
+    other = jnp.asarray(other)
+    if any(axes is not None for axes in jax.typeof(other).sharding.spec):
+        return tensor
+    first = jax.lax.stop_gradient(other)[(0,) * other.ndim]
+    never = first > jnp.inf
+    late = jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tensor.scale)
+    return dataclasses.replace(tensor, scale=late)
 
 
 def check_type(name: str, side: str, tensor: QTensor, quantizer: Any) -> None:

@@ -44,7 +44,7 @@ def _reduce(self: Any, protocol: Any) -> tuple[Any, ...]:
 
 
 def _instance(make: Callable[..., type], *args: Any) -> Any:
-    kind = make(*args)
+    kind: Any = make(*args)
     return kind.__new__(kind)
 
 

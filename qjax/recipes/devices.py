@@ -27,7 +27,8 @@ def shard_map(
 ) -> Sequence[Any]:
     """Evaluates a program that is split over devices, rewritten."""
     params, args = eqn.params, stored.arrays(args)
-    names = tuple(sorted(params.get("manual_axes", params.get("newly_manual_axes"))))
+    manual: Any = params.get("manual_axes", params.get("newly_manual_axes"))
+    names = tuple(sorted(manual))
     many = math.prod(params["mesh"].shape[name] for name in names)
     noise, given = place.given
     held = given or {}

@@ -47,7 +47,9 @@ def lay_out(rows: Sequence[Any], operands: Sequence[str]) -> list[str]:
     """
     notes, types = Legend("[{}]"), Legend("type {}")
     bits = {f: b for row in rows for f, b in zip(row.formats, row.bits) if b is not None}
-    table = [("path", "op", "lhs", "rhs", "times", "FLOPs", *operands, "note")]
+    table: list[tuple[str, ...]] = [
+        ("path", "op", "lhs", "rhs", "times", "FLOPs", *operands, "note")
+    ]
     for row in rows:
         cells = row.cells()
         names = [name if len(name) <= LONG else types.of(name) for name in row.formats]

@@ -231,6 +231,23 @@ def test_sizes_are_what_bits_per_element_says():
     assert size_of(packed).bits_per_element == qjax.qtypes.MXFP4.bits_per_element
 
 
+@pytest.mark.parametrize("recipe", WEIGHTS)
+def test_a_model_of_many_layers_decodes_one_at_a_time(recipe):
+    """Compilers that decode them all at once would need twelve layers of floats."""
+
+    class Deep(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for _ in range(12):
+                x = jnp.tanh(nn.Dense(64, use_bias=False)(x))
+            return x
+
+    model, x, chosen = Deep(), jnp.ones((2, 64)), weight_only(recipe)
+    packed = qjax.pack(model.init(KEY, x), chosen, model=model, inputs=(x,))
+    program = jax.jit(qjax.quantize(model, chosen).apply).lower(packed, x).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 3 * 64 * 64 * 4
+
+
 def test_a_scanned_model_decodes_one_layer_at_a_time():
     class Deep(nn.Module):
         @nn.compact
