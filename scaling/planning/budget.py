@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 #: Sizes that are searched where no constraint says otherwise.
-_SMALLEST, _LARGEST = 1e3, 1e18
+_SMALLEST, _LARGEST = 1.0, 1e18
 LIMITS = ("N", "D", "memory")
 
 

@@ -89,7 +89,7 @@ def plan(
         level=level,
         draws=len(next(iter(sample.values()))) if sample else 0,
         warnings=(*doubts_of_fit(fit), *extrapolations(fit, choices[0], chosen)),
-        notes=assumptions(model, choices[0], limits),
+        notes=assumptions(model, choices, limits),
     )
 
 
@@ -145,11 +145,16 @@ def _sample(fit: FitResult | Published, draws: int, seed: int) -> dict[str, np.n
 
 
 def _wins(clouds: list[Optimum]) -> np.ndarray | None:
-    """Returns the share of draws (formats,) in which each format has the lowest loss."""
+    """Returns the share of draws (formats,) in which each format has the lowest loss.
+
+    Formats that the law cannot tell apart, such as two splits of as many bits, share their draws.
+    """
     if not clouds:
         return None
     losses = np.concatenate([cloud.loss for cloud in clouds], axis=1)
-    return np.bincount(np.argmin(losses, axis=1), minlength=len(clouds)) / len(losses)
+    lowest = losses.min(axis=1, keepdims=True)
+    best = losses <= lowest * (1 + 1e-12)
+    return (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
 
 
 def _spent(budget, model, candidate, point, serve_bits) -> float:

@@ -1,7 +1,7 @@
 """Where a plan stops being trustworthy: the fitted range, the critical data, what was assumed."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,9 +95,15 @@ def doubts_of_fit(fit: FitResult | Published) -> list[Finding]:
     return [w for w in fit.warnings if w.severity == "error"]
 
 
-def assumptions(cost: Cost, best: Choice, limits: dict) -> tuple[str, ...]:
+def assumptions(cost: Cost, choices: Sequence[Choice], limits: dict) -> tuple[str, ...]:
     """Returns sentences about what the plan takes for granted and which limits decide it."""
-    found = []
+    found, best = [], choices[0]
+    equal = [spoken(c.format) for c in choices if math.isclose(c.loss, best.loss, rel_tol=1e-12)]
+    if len(equal) > 1:
+        found.append(
+            f"The law cannot tell {', '.join(equal)} apart; they share the draws in which they are "
+            "the best."
+        )
     if cost.speed is not None:
         found.append(f"Throughputs relative to BF16 are those of {cost.name}; they are assumed.")
     for name, value in (("N", best.N), ("D", best.D), ("memory", best.memory)):

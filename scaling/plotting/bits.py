@@ -110,7 +110,7 @@ def pareto(
     bits = np.geomspace(low * min(stored), high * max(stored), 241)
     made, axes = style.figure(width=6.8)
     ax = axes[0, 0]
-    front = np.full(len(bits), np.inf)
+    front, lowest = np.full(len(bits), np.inf), np.inf
     for i, candidate in enumerate(chosen):
         N = bits / stored[i]
         loss = fit.law.predict(fit.params, {"N": N, "D": np.full_like(N, D), **candidate.point})
@@ -120,12 +120,13 @@ def pareto(
         look = style.with_dots(i) if len(n) else style.line(i)
         ax.plot(bits[inside], loss[inside], label=spoken(candidate.name), zorder=3, **look)
         ax.plot(n * stored[i], y, zorder=4, **style.dots(i))
+        lowest = min([lowest, *y])
     front = np.minimum.accumulate(front)
     ax.plot(bits, np.where(np.isfinite(front), front, np.nan), color="0.78", linewidth=7,
             zorder=1, label="best for the bits", solid_capstyle="butt")  # fmt: skip
     shown = front[np.isfinite(front)]
     top = shown.max() + 0.3 * np.ptp(shown)
-    ax.set_ylim(shown.min() - 0.05 * np.ptp(shown), top)
+    ax.set_ylim(min(shown.min(), lowest) - 0.05 * np.ptp(shown), top)
     style.log_axis(ax.xaxis, bits.min(), bits.max())
     ax.set(xlabel="bits of all parameters", ylabel="loss (nats/token)")
     ax.set_title(f"{fit.law.name} at D = {style.short(D)} tokens", fontsize=10)

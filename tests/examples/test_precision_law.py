@@ -63,6 +63,33 @@ def test_a_table_as_sweeps_write_it_is_read(precision_law, tmp_path, capsys):
     assert "decoupled_eff" in (out / "comparison.md").read_text()
 
 
+def test_few_sizes_are_judged_by_their_largest_and_longest_runs(precision_law, tmp_path, capsys):
+    """Three sizes, three lengths and formats of many widths, as small sweeps have them."""
+    law, constants = simulate.get("sun_fp"), simulate.typical("sun_fp")
+    layouts = ((1, 1), (2, 1), (3, 0), (2, 2), (2, 3), (3, 3), (4, 3), (4, 4), (5, 4), (5, 10))
+    lines, noise = [], np.random.default_rng(0)
+    for N in (4e7, 1.6e8, 6.4e8):
+        for D in (1e10, 4e10, 1.6e11):
+            for E, M in layouts:
+                point = {"N": N, "D": D, "E": E, "M": M, "B": 32}
+                for _ in range(2):
+                    loss = float(law.predict(constants, point)) * np.exp(0.002 * noise.normal())
+                    lines.append(f"{N:g},{D:g},{E},{M},32,{loss}")
+    path = tmp_path / "results.csv"
+    path.write_text("\n".join(["N,D,E,M,B,loss", *lines]) + "\n")
+    out = tmp_path / "out"
+    assert precision_law.main([str(path), "--bootstrap", "8", "--out", str(out)]) == 0
+    assert "holdout:C:max" in (out / "comparison.md").read_text()
+    fitted = load(out / "fit.json")
+    assert fitted.law.name == "sun_fp"
+    assert fitted.draws.units == 90  # configurations, not rows
+    table = precision_law.completed(fitted.problem.ds)
+    shown = precision_law.best_of_width(table)
+    assert len(shown) == 8
+    assert shown[:3] == ["E1M1@32", "E2M1@32", "E2M2@32"]  # of four bits E2M1 rather than E3M0
+    assert shown[-1] == "E5M10@32"
+
+
 def test_too_few_runs_are_answered_with_a_sentence(precision_law, tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("N,D,E,M,B,loss\n1e6,1e7,4,3,32,2.0\n2e6,1e7,4,3,32,1.9\n")

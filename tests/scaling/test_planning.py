@@ -157,6 +157,18 @@ def test_probabilities_are_the_share_of_draws_in_which_a_format_wins(sun_fit):
     assert sum(n > 0 for n in wins.values()) > 1  # else the test could not see a mistake
 
 
+def test_formats_that_a_law_cannot_tell_apart_share_their_draws():
+    fitted = fit(simulate("kumar_equal", noise=0.003), "kumar_equal")
+    together = plan(fitted, 1e21, formats=["E2M2", "E3M1", "INT8"], draws=30)
+    alone = plan(fitted, 1e21, formats=["E2M2", "INT8"], draws=30)
+    for name in ("E2M2", "E3M1"):
+        assert together[name].probability == pytest.approx(alone["E2M2"].probability / 2)
+    assert together["INT8"].probability == pytest.approx(alone["INT8"].probability)
+    said = any("cannot tell E2M2, E3M1 apart" in note for note in together.notes)
+    assert said == (together.best.format != "INT8")
+    assert not any("cannot tell" in note for note in alone.notes)
+
+
 def test_intervals_transform_the_draws(chinchilla_fit):
     best = plan(chinchilla_fit, 1e21, cost="flops16", level=0.9).best
     N, D = chinchilla.optimum(chinchilla_fit.sample(), 1e21)
