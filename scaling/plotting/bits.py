@@ -175,7 +175,7 @@ def capacity(
         held: predictors that keep one value, where a law reads them.
     """
     made, axes = style.figure(width=6.4)
-    ax = axes[0, 0]
+    ax, named = axes[0, 0], []
     for i, fit in enumerate(fits):
         own = {k: v for k, v in (held or {}).items() if k in fit.law.predictors}
         n = _middle(fit, "N") if N is None else N
@@ -183,14 +183,14 @@ def capacity(
         label = fit.law.name
         if "fmt" in fit.law.predictors or "GMSE" in fit.law.predictors:
             known = [c for c in candidates(fit.law, None, own) if c.bits is not None]
-            width = [c.bits or 0.0 for c in known]
-            shares = [_share(fit, n, d, c, known) for c in known]
-            ax.plot(width, shares, label=label, **style.dots(i))
-            for candidate, x, y in zip(known, width, shares):
-                _name_point(ax, candidate, x, y)
+            shown = [c for c in known if (c.bits or 0.0) <= _BITS[-1]]
+            points = [(c.element, c.bits or 0.0, _share(fit, n, d, c, known)) for c in shown]
+            ax.plot([p[1] for p in points], [p[2] for p in points], label=label, **style.dots(i))
+            named += points
         else:
             bits, share = _curve(fit, n, d, own)
             ax.plot(bits, share, label=label, **style.line(i))
+    _name_points(ax, named)
     ax.axhline(1, color="0.4", linewidth=0.8)
     ax.set_ylim(0, 1.12)
     ax.set(xlabel="bits", ylabel="effective size N_eff / N")
@@ -199,14 +199,20 @@ def capacity(
     return made
 
 
-def _name_point(ax: Any, candidate: Candidate, x: float, y: float) -> None:
-    """Writes a format beside its point, integers left; bare bits and 16 need no name."""
-    if candidate.name.replace(".", "", 1).isdigit() or x >= 16:
-        return
-    left = candidate.element.startswith("INT")
-    ax.annotate(candidate.element, (x, y), xytext=(-6 if left else 6, 0), fontsize=7, va="center",
-                textcoords="offset points", ha="right" if left else "left",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
+def _name_points(ax: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    """Writes formats beside their points, integers left, floats right, where there is room."""
+    written: list[tuple[bool, float, float]] = []
+    for name, x, y in sorted(points, key=lambda point: point[2]):
+        left = name.startswith("INT")
+        # Bare bits and the unquantized end need no name.
+        known = name.replace(".", "", 1).isdigit() or x >= _BITS[-1]
+        if known or any(
+            side == left and abs(x - u) < 3 and y - v < 0.035 for side, u, v in written
+        ):
+            continue
+        written.append((left, x, y))
+        ax.annotate(name, (x, y), xytext=(-6 if left else 6, 0), fontsize=7, va="center",
+                    textcoords="offset points", ha="right" if left else "left")  # fmt: skip
 
 
 def _share(fit, n: float, d: float, candidate: Candidate, known: list[Candidate]) -> float:

@@ -1,9 +1,12 @@
 """Epoch's Chinchilla points: the exact optimum, and how a fit finds it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from scaling import fit
+from scaling import fit, laws
+from scaling.fitting.grid import descend, hoffmann_starts
 from tests.scaling.conftest import processor_seconds
 
 OPTIMUM = {
@@ -94,3 +97,34 @@ def test_the_threshold_decides_as_measured(epoch, delta, alpha, beta):
     result = fit(epoch, "chinchilla", delta=delta)
     assert result.params["alpha"] == pytest.approx(alpha, abs=7e-4)
     assert result.params["beta"] == pytest.approx(beta, abs=2e-3)
+
+
+def test_rounded_exponents_cost_three_times_the_objective(epoch):
+    """Hoffmann's printed constants against those of the paper's source, by the same objective."""
+    objective = fit(epoch, "chinchilla").problem.objective
+    for name, value in (("hoffmann2022", 0.00123), ("hoffmann2022_rounded", 0.00412)):
+        prediction = laws.published(name).predict(N=epoch["N"], D=epoch["D"])
+        found = objective.value(objective.residual(prediction, epoch["loss"]))
+        assert found == pytest.approx(value, abs=5e-6), name
+
+
+def test_least_squares_profiles_exclude_the_robust_exponent_of_data(epoch):
+    robust = fit(epoch, "chinchilla")
+    curve = fit(epoch, "chinchilla", objective="log-l2").profile("beta")
+    assert (curve.lower, curve.upper) == pytest.approx((0.39, 0.42), abs=6e-3)
+    assert robust.params["beta"] < curve.lower - 0.01
+
+
+def test_most_starts_of_the_literature_end_in_another_valley(epoch):
+    """Uncentered, with exact gradients and tight tolerances; all five seeds find the optimum."""
+    best = fit(epoch, "chinchilla")
+    coords = replace(best.problem.coords, centered_terms=False)
+    starts = list(hoffmann_starts())
+    chosen = np.random.default_rng(0).choice(len(starts), 40, replace=False)
+    ends = [
+        descend(coords, best.problem.objective, coords.coordinates(starts[i])).objective
+        for i in chosen
+    ]
+    assert min(ends) >= best.objective * (1 - 1e-9)
+    assert np.mean(np.array(ends) < best.objective * (1 + 1e-6)) < 0.6
+    assert np.median(ends) > 5 * best.objective

@@ -1,5 +1,7 @@
 """Gadre's over-training runs, the rank of Panferov's capacities, and ParetoQ's four bits."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,33 @@ def test_capacity_is_a_product_of_weights_and_activations(data):
     worst = np.unravel_index(np.argmax(np.abs(product - matrix)), matrix.shape)
     assert (rows[worst[0]], columns[worst[1]]) == (2, 2)
     assert np.abs(product - matrix).max() == pytest.approx(0.084, abs=5e-4)
+
+
+def test_published_constants_are_those_typed_from_the_papers(data):
+    """Typed a second time, from the papers' text, into another file under other names."""
+    typed = json.loads(data("published/constants.json").read_text())
+    other = {"beta_D": "beta", "alpha_N": "alpha", "gamma_P": "gamma"}
+    chen, gadre = typed["chen2025_qat"], typed["gadre2024_c4eval"]
+    sheets = {
+        "kaplan2020_n": typed["kaplan2020"]["L(N)"],
+        "kaplan2020_d": typed["kaplan2020"]["L(D)"],
+        "hoffmann2022_rounded": typed["hoffmann2022_approach3"],
+        "besiroglu2024": typed["besiroglu2024"],
+        "kumar2024": typed["kumar2024"],
+        "kumar2024_ptq": typed["kumar2024"],
+        "sun2025": typed["sun2025"],
+        "chen2025_base": chen["chinchilla"],
+        "ouyang2024": {other.get(k, k): v for k, v in typed["ouyang2024_qid"].items()},
+        "spectra2024_trilm": typed["spectra2024"]["TriLM"],
+        "spectra2024_floatlm": typed["spectra2024"]["FloatLM"],
+        "spectra2025_trilm": typed["spectra1.1_2025_TriLM"],
+        "quest2025": typed["quest2025"]
+        | {f"eff_{k}": v for k, v in typed["quest2025"]["eff"].items()},
+    }
+    sheets |= {f"gadre2024_{k}": gadre[k] for k in gadre}
+    sheets |= {f"chen2025_{k.lower()}": v for k, v in chen.items() if isinstance(v, dict)}
+    del sheets["chen2025_chinchilla"]
+    for name, sheet in sheets.items():
+        for key, value in laws.published(name).params.items():
+            assert value == pytest.approx(sheet[key], rel=1e-12), (name, key)
+    assert len(sheets) >= 20
