@@ -21,7 +21,7 @@ from qjax._typing import Array, Key, Shape
 class Rounding(abc.ABC):
     """A rule that takes magnitudes to whole numbers.
 
-    `directed` rules move numbers however small away from zero; zero itself they must leave.
+    `directed` rules may move numbers however small away from zero; zero itself they leave.
     """
 
     stochastic: ClassVar[bool] = False
@@ -176,7 +176,6 @@ class Stochastic(Rounding):
     bits: int | None = None
     shared: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     stochastic: ClassVar[bool] = True
-    directed: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.bits is not None and not 1 <= self.bits <= 24:
@@ -200,11 +199,13 @@ class Stochastic(Rounding):
     def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
         assert noise is not None
         bits = 24 if self.bits is None else self.bits
-        draw = (noise >> (32 - bits)).astype(jnp.int32).astype(jnp.float32)
+        draw = (noise >> (32 - bits)).astype(jnp.int32)
         below, part = _above(units)
+        if bits == 24:
+            # The upper end of each interval: zero, and what is as good as zero, never moves.
+            return below + _step(part >= (draw + 1).astype(jnp.float32) * jnp.float32(2.0**-24))
         # With few bits the draws sit at the middle of their intervals: no bias towards zero.
-        draw = (draw + (0.0 if bits == 24 else 0.5)) * jnp.float32(2.0**-bits)
-        return below + _step(part > draw)
+        return below + _step(part > (draw.astype(jnp.float32) + 0.5) * jnp.float32(2.0**-bits))
 
 
 def key_words(key: Key) -> tuple[Array, Array]:

@@ -148,6 +148,61 @@ def test_bounds_that_clip():
     assert float(mean.encode(rows).scale.decode().ravel()[0]) * 127 == pytest.approx(4.0, rel=1e-6)
 
 
+def divergence(histogram, edge, levels):
+    """TensorRT's divergence of a clipped histogram from its merged and spread one, as described."""
+    p = histogram[:edge].astype(np.float64).copy()
+    p[-1] += histogram[edge:].sum()
+    q = np.zeros(edge)
+    for level in range(levels):
+        inside = [i for i in range(edge) if i * levels // edge == level]
+        full = [i for i in inside if histogram[i] > 0]
+        for i in full:
+            q[i] = histogram[inside].sum() / len(full)
+    p, q = p / p.sum() + 1e-6, q / q.sum() + 1e-6
+    return (p * np.log(p / q)).sum()
+
+
+def test_bounds_that_clip_equal_their_definitions_in_numpy():
+    x = np.asarray(jax.random.t(jax.random.key(3), 3.0, (3, 700)))
+    sizes = np.abs(x)
+
+    def bounds(method):
+        found, _ = method(jnp.asarray(x), (1,))
+        return np.asarray(found).view(np.float32)[:, 0]
+
+    for percent in (50.0, 99.0, 100.0):
+        wanted = np.percentile(sizes, percent, axis=1)
+        # Positions between two elements are float32 numbers there.
+        assert bounds(calibration.Percentile(percent)) == pytest.approx(wanted, rel=1e-5)
+    root = np.sqrt((x.astype(np.float64) ** 2).mean(axis=1))
+    assert bounds(calibration.RootMeanSquare(2.0)) == pytest.approx(2 * root, rel=1e-6)
+    moments = 3.12 * root - 2.064 * sizes.mean(axis=1)
+    assert bounds(calibration.sawb(2)) == pytest.approx(moments, rel=1e-5)
+    levels, bins, candidates = 16, 128, 12
+    edges = np.linspace(levels, bins, candidates).astype(int)
+    wanted = []
+    for row in sizes:
+        place = np.minimum((row / row.max() * np.float32(bins)).astype(int), bins - 1)
+        histogram = np.bincount(place, minlength=bins)
+        costs = [divergence(histogram, edge, levels) for edge in edges]
+        wanted.append(row.max() * edges[np.argmin(costs)] / bins)
+    method = calibration.Entropy(levels=levels, bins=bins, candidates=candidates)
+    assert bounds(method) == pytest.approx(np.array(wanted), rel=1e-6)
+
+
+def test_a_search_finds_the_fraction_of_least_error_of_every_tile():
+    x = jax.random.t(jax.random.key(4), 3.0, (5, 256))
+    search = calibration.Search()
+    found = Quantizer("int4_channel", calibration=search).cast(x)
+    tried = [
+        jnp.stack([Quantizer("int4_channel", calibration=calibration.Fixed(top)).cast(row[None])[0]
+                   for row, top in zip(x, jnp.abs(x).max(axis=1) * jnp.float32(fraction))])
+        for fraction in search.fractions
+    ]  # fmt: skip
+    errors = jnp.stack([((values - x) ** 2).sum(axis=1) for values in tried])
+    assert jnp.array_equal(((found - x) ** 2).sum(axis=1), errors.min(axis=0))
+
+
 def test_entropy_keeps_the_range_of_a_uniform_tensor_and_clips_a_long_tail():
     uniform = jnp.linspace(-1, 1, 20000)[None]
     tail = jax.random.t(jax.random.key(0), 2.0, (1, 20000))

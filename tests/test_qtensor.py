@@ -211,10 +211,11 @@ def test_tensors_come_back_from_orbax_donated_sharded_or_stacked(name, tmp_path)
 
 
 def test_qwix_arrays_hold_the_same_values():
-    pytest.importorskip("qwix")
+    qwix = pytest.importorskip("qwix")
     for name in ("int8_channel", "mxfp8", "e4m3fn_channel"):
         stored = qjax.encode(X[0], name)
         array = qtensor.to_qwix(stored)
+        assert jnp.array_equal(qwix.dequantize(array), stored.decode())
         assert jnp.array_equal(qtensor.from_qwix(array).decode(), stored.decode())
     with pytest.raises(ValueError, match="decode"):
         qtensor.to_qwix(qjax.encode(X[0], "mxfp6_e3m2").scale)

@@ -42,6 +42,25 @@ def test_the_mean_is_the_value_within_five_sigma(format, value):
     assert abs(result.var() / spread - 1) < 6 / np.sqrt(COUNT * part * (1 - part))
 
 
+@pytest.mark.parametrize("format", [*FAMILIES, formats.NF4, formats.POW2], ids=lambda f: f.name)
+def test_draws_have_the_mean_and_variance_of_a_fair_coin_in_every_gap(format):
+    values, draws = format.values(), 4096
+    gaps = np.unique(np.linspace(0, len(values) - 2, 24).astype(int))
+    parts = np.linspace(0.05, 0.95, len(gaps))
+    low, step = values[gaps], np.diff(values)[gaps]
+    x = np.float32(low + parts * step)
+    parts = (x.astype(np.float64) - low) / step
+    rows = jnp.broadcast_to(jnp.asarray(x)[:, None], (len(gaps), draws))
+    got = casting.cast(rows, format, rounding=Stochastic(), key=jax.random.key(11))
+    up = (np.asarray(got, np.float64) - low[:, None]) / step[:, None]
+    assert np.isin(up, (0, 1)).all()
+    sigma = np.sqrt(parts * (1 - parts) / draws)
+    assert (np.abs(up.mean(axis=1) - parts) < 5 * sigma).all()
+    spread = parts * (1 - parts)
+    kurtosis = np.sqrt(np.maximum(spread * (1 - 4 * spread), 1 / draws) / draws)
+    assert (np.abs(up.var(axis=1) - spread) < 6 * kurtosis).all()
+
+
 def test_values_on_the_grid_never_move():
     values = jnp.asarray(formats.E4M3FN.values(), jnp.float32)
     for seed in range(20):
@@ -96,6 +115,10 @@ def test_streams_of_related_keys_are_uncorrelated():
     keys = [jax.random.key(seed) for seed in range(8)]
     keys += list(jax.random.split(jax.random.key(9), 4))
     keys += [jax.random.fold_in(jax.random.key(0), step) for step in range(4)]
+    # As legs and their operands have them, at two steps and on two devices.
+    for step, leg, operand in itertools.product(range(2), range(3), range(2)):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), step), leg)
+        keys.append(jax.random.fold_in(key, operand))
     streams = [uniform(key, 1 << 16) for key in keys]
     for i, a in enumerate(streams):
         for b in streams[:i]:

@@ -49,8 +49,7 @@ def on_relative(
     sign, size, ordered = split(x, shallow=exponent is None or x.dtype != jnp.float64)
     limit, lowest = limit_of(grid, sign < 0), grid.lowest
     if exponent is None:
-        # Whatever is below float32's smallest normal rounds as that does.
-        part = jnp.clip(ordered, STEP, limit)
+        part = jnp.minimum(size, limit)  # what is subnormal is as good as zero
     else:
         shift = exponent * STEP
         if x.dtype == jnp.float64:
@@ -66,9 +65,10 @@ def on_relative(
         value = (_float(part) + magic) - magic
     else:
         unit = power - (grid.mantissa_bits << 23)
-        units = _float(jnp.maximum(part + (ONE - unit), STEP))
-        if rounding.directed:  # zero is a tiny number here
-            units = jnp.where(size == 0, 0, units)
+        if rounding.directed:  # by patterns, in which nothing but zero becomes zero
+            units = jnp.where(size == 0, 0, _float(jnp.maximum(part + (ONE - unit), STEP)))
+        else:
+            units = _float(part) * _float(2 * ONE - unit)
         value = rounding(units, sign < 0, noise) * _float(unit)
     if exponent is None or relative:
         result = lax.bitcast_convert_type(value, jnp.int32)
