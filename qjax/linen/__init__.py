@@ -8,4 +8,5 @@ from qjax.linen.door import quantize_instance as quantize_instance
 from qjax.linen.door import report as report
 from qjax.linen.l1_norm import L1Norm as L1Norm
 from qjax.linen.l1_norm import l1_normalize as l1_normalize
+from qjax.linen.refound import refound as refound
 from qjax.recipes.matching import UnmatchedRuleWarning as UnmatchedRuleWarning

@@ -125,7 +125,9 @@ class LayerVariables:
         return f"{self.part}_{name}" if self.part else name
 
     def _building(self, collection: str) -> bool:
-        return self.layer.is_initializing() and self._scope.is_mutable_collection(collection)
+        # Parameters that may change are parameters that may be made: `linen.refound`.
+        made = self.layer.is_initializing() or self._scope.is_mutable_collection("params")
+        return made and self._scope.is_mutable_collection(collection)
 
     def _missing(self, collection: str, name: str) -> str:
         path = "/".join(self.layer.path)

@@ -3,10 +3,11 @@
 All six operands of every layer are E2M1 in blocks along the contracted axis. A `Design` says what
 the scales are stored in, whether the tensor has a scale of its own besides, what is rounded
 stochastically, whether the operands of the weight gradient go through a random Hadamard transform,
-and what gradient the forward quantization has. The paper compares thousands of such combinations
-and finds Hadamard transforms, tensor scales and stochastic rounding of gradients to be worth their
-cost, straight-through gradients to be no worse than others, and scales with five exponent and
-three mantissa bits (UE5M3) to be a good compromise: these are the choices of `fp4`.
+and what gradient the forward quantization has; `space` gives all of them. The paper compares
+thousands of such combinations and finds Hadamard transforms, tensor scales and stochastic rounding
+of gradients to be worth their cost, straight-through gradients to be no worse than others, and
+scales with five exponent and three mantissa bits (UE5M3) to be a good compromise: these are the
+choices of `fp4`.
 
 Source: Hu, Luschi and Balanca 2025, "Elucidating the Design Space of FP4 training" (arXiv
 2509.17791), of which the abstract, the outline and public reviews were read; the gradients here are
@@ -16,7 +17,8 @@ Left out: other optimizers, relaxed roundings and scales that differ between dir
 """
 
 import dataclasses
-from typing import Any, Literal
+import itertools
+from typing import Any, Literal, get_args
 
 from qjax import formats, qtypes
 from qjax.contraction import Gemm, Hadamard, Policy
@@ -42,6 +44,10 @@ SCALES = {
     "ue5m3": UE5M3,
     "float32": formats.FLOAT32,
 }
+Scale = Literal["e8m0", "e4m3", "ue5m3", "float32"]
+ScaleRule = Literal["rceil", "floor"]
+Noise = Literal["none", "gradients", "gradients and scales"]
+Gradient = Literal["through", "clipped", "scale"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,9 @@ class Design:
 
     Attributes:
       scale: What scales are stored in.
+      rule: How an exponent alone is found (E8M0): the least whose block holds its largest element
+        ("rceil"), or that of the largest element ("floor"), which may saturate, so that noise is
+        biased.
       block: Elements that share a scale.
       tensor_scale: Whether the scales of a tensor have a float32 scale in common.
       noise: What is rounded stochastically: nothing, incoming gradients, or their scales too.
@@ -59,12 +68,36 @@ class Design:
         through its scale ("scale").
     """
 
-    scale: Literal["e8m0", "e4m3", "ue5m3", "float32"] = "ue5m3"
+    scale: Scale = "ue5m3"
+    rule: ScaleRule = "rceil"
     block: int = 16
     tensor_scale: bool = True
-    noise: Literal["none", "gradients", "gradients and scales"] = "gradients"
+    noise: Noise = "gradients"
     hadamard: bool = True
-    gradient: Literal["through", "clipped", "scale"] = "through"
+    gradient: Gradient = "through"
+
+    @property
+    def excluded(self) -> str:
+        """Why there is no such design; empty where there is."""
+        if self.rule == "floor" and self.scale != "e8m0":
+            return "a rule for exponents, but scales have digits"
+        if self.rule == "floor" and self.tensor_scale:
+            return "exponents below a float are rounded up"
+        if self.tensor_scale and self.scale == "float32":
+            return "float32 scales have all the range that a tensor's scale would give"
+        if self.noise == "gradients and scales" and self.scale in ("e8m0", "float32"):
+            return "exponents and float32 scales are not rounded stochastically"
+        return ""
+
+    @property
+    def name(self) -> str:
+        """The choices that are made, in words."""
+        rule = f" {self.rule}" if self.scale == "e8m0" else ""
+        noise = {"none": "nearest", "gradients": "noise"}.get(self.noise, "noise, noisy scales")
+        parts = [f"{self.scale}{rule}", noise]
+        parts += ["Hadamard"] if self.hadamard else []
+        parts += ["tensor scale"] if self.tensor_scale else []
+        return ", ".join(parts + [f"{self.gradient} gradient"] * (self.gradient != "through"))
 
     @property
     def qtype(self) -> QType:
@@ -75,7 +108,13 @@ class Design:
 
     @property
     def policy(self) -> Policy:
-        """What layers compute in."""
+        """What layers compute in.
+
+        Raises:
+          ValueError: If there is no such design.
+        """
+        if self.excluded:
+            raise ValueError(f"`Design` was asked for {self.name!r}, but: {self.excluded}.")
         plain = Quantizer(self.qtype, scale=self._scale(noisy=False))
         rounding = NearestEven() if self.noise == "none" else Stochastic()
         grad = Quantizer(
@@ -104,12 +143,30 @@ class Design:
         """The recipe, logits and embeddings excepted."""
         return Recipe((LOGITS, Rule(".*", self.policy, name="fp4")), name="fp4")
 
-    def _scale(self, *, noisy: bool) -> Quantizer | None:
+    def _scale(self, *, noisy: bool) -> Any:
+        if self.scale == "e8m0" and not self.tensor_scale:
+            return self.rule
         if not noisy or self.noise != "gradients and scales":
             return None
         scale = self.qtype.scale
         assert scale is not None
         return Quantizer(scale, rounding=Stochastic())
+
+
+def space(block: int = 16) -> tuple[tuple[Design, ...], dict[Design, str]]:
+    """All designs with blocks of one size.
+
+    Returns:
+      The designs, and for each combination that is none the reason.
+    """
+    choices = [get_args(kind) for kind in (Scale, ScaleRule, Noise, Gradient)]
+    flags = (False, True)
+    every = [
+        Design(scale=s, rule=r, noise=n, gradient=g, hadamard=h, tensor_scale=t, block=block)
+        for s, r, n, g, h, t in itertools.product(*choices, flags, flags)
+    ]
+    excluded = {design: design.excluded for design in every if design.excluded}
+    return tuple(design for design in every if design not in excluded), excluded
 
 
 @register("fp4", METHOD)

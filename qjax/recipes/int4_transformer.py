@@ -11,7 +11,8 @@ gradients of learned step sizes, in the transformed domain. Logits and embedding
 precision. Claimed: 35 % faster training at most, and about two points below 16 bits on GLUE.
 
 In training from scratch the steps are not learned at first but set at every call: `stages` has
-both recipes, and the second starts from fresh steps (`model.init`).
+both recipes. The second starts from steps of the weights as they are then, and these are found anew
+once more later: `qjax.linen.refound`, or `init` of a function, or `example=` of an nnx module.
 
 Source: Xi et al. 2023, "Training Transformers with 4-bit Integers" (arXiv 2306.11987), read in
 full. The released code clips to -8..7 and in the gradient of the weights keeps every row that is

@@ -1,5 +1,7 @@
 """DFP16: shared exponents, chains that cannot overflow, and ones that do and say so."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +54,7 @@ def test_safe_chains_equal_integers_of_64_bits(bits, chain):
         np.testing.assert_array_equal(out, explicit(x, w, bits, chain))
 
 
-def test_unsafe_chains_wrap_on_adversarial_numbers_only_and_say_where():
+def test_unsafe_chains_wrap_on_adversarial_numbers_and_say_where():
     k = 512
     normal = [jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((2, k), (k, 2)))]
     worst = [
@@ -67,6 +69,24 @@ def test_unsafe_chains_wrap_on_adversarial_numbers_only_and_say_where():
         out = qjax.dot_general(x, w, DOT, policy=dfp16.policy(16, 32))
         right = np.isclose(out, explicit(x, w, 16, 32), rtol=1e-6)
         np.testing.assert_array_equal(right, ~found)
+
+
+@pytest.mark.parametrize("length", [64, 256])
+def test_gaussian_numbers_overflow_as_often_as_a_random_walk_leaves_the_range(length):
+    """A sum of n products is normal with deviation s t sqrt(n). Where one such sum is beyond the
+    range with probability p, some sum on the way is with p at least and 2 p at most (Levy)."""
+    draws = [
+        np.random.default_rng(i).normal(size=s) for i, s in enumerate(((40, length), (length, 40)))
+    ]
+    # As large as the shared exponent allows: codes reach 15 bits.
+    codes = [CODES.encode(jnp.float32(1.9999 * v / np.abs(v).max())).qvalue for v in draws]
+    found = np.asarray(overflows(IntegerAccumulator(32, length, "wrap"), *codes))
+    deviation = np.prod([np.asarray(c, np.float64).std() for c in codes]) * np.sqrt(length)
+    beyond = math.erfc(2.0**31 / deviation / np.sqrt(2))
+    # Rows and columns share operands, so counts spread more than those of 1600 free sums.
+    spread = 5 * np.sqrt(beyond / found.size) * 2
+    assert beyond - spread < found.mean() < 2 * beyond + spread
+    assert (found.mean() > 0.05) == (length == 256), "chains of 256 are too long for 16 bits"
 
 
 def test_gradients_are_those_of_float32_to_four_digits_at_16_bits_and_to_two_at_8():

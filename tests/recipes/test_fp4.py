@@ -11,7 +11,7 @@ import pytest
 import qjax
 from qjax import Quantizer, recipes
 from qjax.contraction.operands import ScaleGradient
-from qjax.recipes.fp4 import UE5M3, Design
+from qjax.recipes.fp4 import UE5M3, Design, space
 
 X = jax.random.normal(jax.random.key(0), (16, 64)) * jnp.exp(
     jax.random.normal(jax.random.key(1), (16, 1))
@@ -94,6 +94,29 @@ def test_each_choice_changes_its_part_alone():
     assert recipes.get("fp4").default.drhs.transform.block == 16
     assert Design().operations > 1
     assert Design(scale="float32", tensor_scale=False).qtype.bits_per_element == 6
+
+
+def test_the_space_is_the_whole_product_and_says_what_is_left_out():
+    designs, excluded = space()
+    # Scales, rules, noise, gradients, Hadamard, tensor scale.
+    assert len(designs) + len(excluded) == 4 * 2 * 3 * 3 * 2 * 2
+    assert len({d.name for d in designs}) == len({d.policy for d in designs}) == len(designs) == 120
+    assert Design() in designs
+    for design, reason in excluded.items():
+        with pytest.raises(ValueError, match=reason):
+            _ = design.policy
+    assert {d.block for d in space(32)[0]} == {32}
+
+
+def test_the_rule_of_exponents_decides_whether_noise_is_biased():
+    x = jnp.linspace(-1.0, 1.0, 16).at[3].set(7.5)
+    keys = jax.random.split(jax.random.key(0), 4096)
+    for rule, biased in (("rceil", False), ("floor", True)):
+        design = Design(scale="e8m0", rule=rule, tensor_scale=False)
+        cast = design.policy.dlhs.lhs.cast
+        drawn = np.asarray(jax.vmap(lambda key, cast=cast: cast(x, key=key))(keys), np.float64)
+        error = np.abs(drawn.mean(0) - x) - 1e-6
+        assert np.any(error > 5 * drawn.std(0) / 64 + 1e-9) == biased
 
 
 @pytest.mark.parametrize("gradient", ["through", "clipped", "scale"])

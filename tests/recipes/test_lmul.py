@@ -12,7 +12,11 @@ from qjax.formats import Float
 from qjax.recipes import lmul
 from qjax.rounding import TowardZero
 
-Q, K, V = (jax.random.normal(jax.random.key(i), (96, 64)) for i in range(3))
+# Six layers: one draw of these sizes is off by 5 % of its error, their mean by 2 %.
+LAYERS = [
+    [jax.random.normal(jax.random.key(10 * s + i), (96, 64)) for i in range(3)] for s in range(6)
+]
+Q, K, _ = LAYERS[0]
 
 
 def attention(policy, q, k, v):
@@ -43,9 +47,10 @@ def errors(q, k, v):
 def test_errors_of_an_attention_layer_are_in_the_published_order():
     """Four bits about as E4M3 operands, three better than E5M2; the constant repays truncation.
 
-    The numbers are those of an independent evaluation on other draws of the same sizes.
+    The numbers are those of an independent evaluation on another draw of the same sizes.
     """
-    found = errors(Q, K, V)
+    every = [errors(*layer) for layer in LAYERS]
+    found = {name: np.mean([float(one[name]) for one in every]) for name in every[0]}
     expected = {
         "6 bits": 0.0466,
         "4 bits": 0.0546,
@@ -55,9 +60,10 @@ def test_errors_of_an_attention_layer_are_in_the_published_order():
     }
     expected |= {"truncated, l=4": 0.175, "nearest": 0.127, "nearest, l=4": 0.067}
     for name, value in expected.items():
-        assert abs(found[name] / value - 1) < 0.2, name
-    assert found["4 bits"] < found["e4m3fn"]
-    assert found["3 bits"] < found["e5m2"]
+        assert abs(found[name] / value - 1) < 0.1, name
+    for one in every:
+        assert one["4 bits"] < one["e4m3fn"]
+        assert one["3 bits"] < one["e5m2"]
 
 
 def test_gradients_are_those_of_the_exact_product():

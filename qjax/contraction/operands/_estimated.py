@@ -1,5 +1,6 @@
 """A quantizer as a forward operand with a chosen derivative, and maps before quantization."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +15,25 @@ from qjax.qtypes import QType
 from qjax.quantizer import Quantizer
 
 
+class _Around(Operand):
+    """An operand of the type and noise of what it holds."""
+
+    @property
+    @abc.abstractmethod
+    def _held(self) -> Any: ...
+
+    @property
+    def qtype(self) -> QType:
+        return self._held.qtype
+
+    @property
+    def stochastic(self) -> bool:
+        return self._held.stochastic
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Estimated(Operand):
+class Estimated(_Around):
     """A quantizer whose values replace the operand in all legs, with a chosen derivative.
 
     A quantizer alone in `Policy.fwd` rounds for the forward leg only: the other legs start from
@@ -34,12 +51,8 @@ class Estimated(Operand):
     )
 
     @property
-    def qtype(self) -> QType:
-        return self.quantizer.qtype
-
-    @property
-    def stochastic(self) -> bool:
-        return self.quantizer.stochastic
+    def _held(self) -> Quantizer:
+        return self.quantizer
 
     def state(self, x: Array, *, contract: Axes, batch: Axes) -> PyTree:
         return self.quantizer.init(x.shape, contract=contract, batch=batch)
@@ -52,7 +65,7 @@ class Estimated(Operand):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Mapped(Operand):
+class Mapped(_Around):
     """A differentiable map of the operand, and a trained operand on what it gives.
 
     Weight normalizations stand here, such as the hyperbolic tangent of DoReFa.
@@ -66,12 +79,15 @@ class Mapped(Operand):
     then: Operand
 
     @property
-    def qtype(self) -> QType:
-        return self.then.qtype
+    def _held(self) -> Operand:
+        return self.then
 
     @property
-    def stochastic(self) -> bool:
-        return self.then.stochastic
+    def widths(self) -> tuple[float, float]:
+        return self.then.widths
+
+    def choice(self, x: Array, params: Any, *, contract: Axes) -> Array | None:
+        return self.then.choice(self.function(x), params, contract=contract)
 
     @property
     def penalized(self) -> bool:
@@ -95,7 +111,7 @@ class Mapped(Operand):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ScaleGradient(Operand):
+class ScaleGradient(_Around):
     """A quantizer whose gradient also reaches the largest element of a tile, through its scale.
 
     With scales proportional to the largest magnitude `a` of a tile, and roundings taken as the
@@ -113,12 +129,8 @@ class ScaleGradient(Operand):
     quantizer: Quantizer
 
     @property
-    def qtype(self) -> QType:
-        return self.quantizer.qtype
-
-    @property
-    def stochastic(self) -> bool:
-        return self.quantizer.stochastic
+    def _held(self) -> Quantizer:
+        return self.quantizer
 
     def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
         fixed = jax.lax.stop_gradient(x)
