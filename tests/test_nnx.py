@@ -41,9 +41,29 @@ class Model(nnx.Module):
         return self.head(x) + self.tokens.attend(x)
 
 
+class Small(nnx.Module):
+    """What is compiled here: every kind of layer is in `Model`, which is only traced."""
+
+    def __init__(self, rngs):
+        self.tokens = nnx.Embed(11, 16, rngs=rngs)
+        self.blocks = nnx.List([nnx.Linear(16, 16, rngs=rngs) for _ in range(2)])
+        self.lora = nnx.LoRA(16, 2, 11, base_module=nnx.Linear(16, 11, rngs=rngs), rngs=rngs)
+
+    def __call__(self, tokens):
+        x = self.tokens(tokens)
+        for block in self.blocks:
+            x = jax.nn.relu(block(x))
+        return self.lora(x)
+
+
 @pytest.fixture(scope="module")
 def model():
     return Model(nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def small():
+    return Small(nnx.Rngs(0))
 
 
 def loss(model):
@@ -72,14 +92,14 @@ def test_every_layer_is_quantized_by_its_path_and_the_head_is_not(model):
     assert quantized["head"] is False
 
 
-def test_the_given_module_stays_as_it_is_and_shares_its_arrays(model):
-    before = value_and_grad(model)
-    quantized = qjax.quantize(model, "mxfp4_rne")
-    assert quantized is not model
-    pairs = zip(jax.tree.leaves(nnx.state(model)), jax.tree.leaves(nnx.state(quantized)))
+def test_the_given_module_stays_as_it_is_and_shares_its_arrays(small):
+    before = value_and_grad(small)
+    quantized = qjax.quantize(small, "mxfp4_rne")
+    assert quantized is not small
+    pairs = zip(jax.tree.leaves(nnx.state(small)), jax.tree.leaves(nnx.state(quantized)))
     assert all(one is other for one, other in pairs)
     assert not jnp.array_equal(value_and_grad(quantized)[0], before[0])
-    chex.assert_trees_all_equal(value_and_grad(model), before)
+    chex.assert_trees_all_equal(value_and_grad(small), before)
 
 
 def test_quantizing_runs_no_forward_pass():
@@ -93,11 +113,11 @@ def test_quantizing_runs_no_forward_pass():
     assert isinstance(qjax.quantize(Silent(), "mxfp8"), Silent)
 
 
-def test_split_merge_jit_and_the_optimizer_compose(model):
-    quantized = qjax.quantize(model, "mxfp8")
+def test_split_merge_jit_and_the_optimizer_compose(small):
+    quantized = qjax.quantize(small, "mxfp8")
     graph, state = nnx.split(quantized)
     chex.assert_trees_all_equal(nnx.jit(loss)(nnx.merge(graph, state)), nnx.jit(loss)(quantized))
-    assert hash(graph) == hash(nnx.split(qjax.quantize(model, "mxfp8"))[0])
+    assert hash(graph) == hash(nnx.split(qjax.quantize(small, "mxfp8"))[0])
     optimizer = nnx.Optimizer(quantized, optax.sgd(1e-3), wrt=nnx.Param)
 
     @nnx.jit
@@ -110,13 +130,13 @@ def test_split_merge_jit_and_the_optimizer_compose(model):
     assert second < first
 
 
-def test_stochastic_layers_draw_from_streams_of_their_own(model):
+def test_stochastic_layers_draw_from_streams_of_their_own(small):
     with pytest.raises(ValueError, match=r"rngs=nnx.Rngs\(quant=0\)"):
-        qjax.quantize(model, "mxfp4")
-    quantized = qjax.quantize(model, "mxfp4", rngs=nnx.Rngs(quant=0))
-    again = qjax.quantize(model, "mxfp4", rngs=0)
+        qjax.quantize(small, "mxfp4")
+    quantized = qjax.quantize(small, "mxfp4", rngs=nnx.Rngs(quant=0))
+    again = qjax.quantize(small, "mxfp4", rngs=0)
     first, second = value_and_grad(quantized)[1], value_and_grad(quantized)[1]
-    kernel = lambda grads: grads["blocks"][0]["up"]["kernel"][...]  # noqa: E731
+    kernel = lambda grads: grads["blocks"][0]["kernel"][...]  # noqa: E731
     assert not jnp.array_equal(kernel(first), kernel(second))
     chex.assert_tree_all_finite(kernel(value_and_grad(again)[1]))
 
@@ -130,3 +150,30 @@ def test_float_and_quantized_never_affect_each_other(model, float_first):
     out = {id(m): run(m, tokens) for m in order}
     chex.assert_trees_all_equal(out[id(model)], run(nnx.clone(model), tokens))
     assert jnp.abs(out[id(model)] - out[id(quantized)]).max() > 1e-3
+
+
+class Stack(nnx.Module):
+    """Layers of stacked parameters, which `nnx.scan` runs one after another."""
+
+    def __init__(self):
+        @nnx.split_rngs(splits=3)
+        @nnx.vmap(axis_size=3)
+        def make(rngs):
+            return nnx.Linear(16, 16, rngs=rngs)
+
+        self.layers = make(nnx.Rngs(0))
+
+    def __call__(self, x):
+        run = nnx.scan(lambda x, layer: (jax.nn.relu(layer(x)), None))
+        return run(x, self.layers)[0]
+
+
+def test_stacked_layers_draw_noise_of_their_own():
+    quantized = qjax.quantize(Stack(), "mxfp4", rngs=nnx.Rngs(quant=0))
+    x = jax.random.normal(jax.random.key(0), (2, 16))
+    grads = [nnx.grad(lambda m: m(x).sum())(quantized)["layers"]["kernel"][...] for _ in range(2)]
+    assert grads[0].shape == (3, 16, 16)
+    assert not jnp.array_equal(*grads)
+    (stream,) = quantized.layers.dot_general.streams.streams
+    assert stream.count[...].tolist() == [2, 2, 2]
+    assert len({tuple(k) for k in jax.random.key_data(stream.key[...]).tolist()}) == 3

@@ -15,7 +15,7 @@ from qjax.nnx.names import name as name_module
 from qjax.nnx.packed import fill_packed, is_packed, refuse_packed
 from qjax.nnx.seams import AttentionSeam, HoldingSeam, NoisySeam, Seam, unwrapped
 from qjax.nnx.store import Store, holds_values
-from qjax.nnx.streams import Streams
+from qjax.nnx.streams import Streams, stack_of
 from qjax.recipes.matching import Matching
 from qjax.recipes.rewrite import Decision
 
@@ -42,7 +42,7 @@ def fill(
     if is_packed(layer):
         _fill_packed(layer, path, matching, key)
         return
-    wrap = functools.partial(_wrapped, key=key, diagnose=diagnose)
+    wrap = functools.partial(_wrapped, layer=layer, key=key, diagnose=diagnose)
     for kind, (attribute, op) in _SEAMS.items():
         if isinstance(layer, kind):
             own = getattr(layer, attribute)
@@ -62,7 +62,7 @@ def fill(
             decision = Decision(rule.policy, path, str(rule), op)
             policies = {path: rule.policy}
             store = _store(policies, diagnose)
-            fill_bare(layer, methods, decision, _streams(policies, key), store)
+            fill_bare(layer, methods, decision, _streams(layer, policies, key), store)
 
 
 def _fill_packed(layer: Any, path: str, matching: Matching, key: Key | None) -> None:
@@ -77,7 +77,7 @@ def _fill_packed(layer: Any, path: str, matching: Matching, key: Key | None) -> 
         if kind in _SEAMS:
             setattr(layer, _SEAMS[kind][0], _PLAIN[op])
         decision = Decision(rule.policy, path, str(rule), op)
-        fill_packed(layer, methods, decision, _streams({path: rule.policy}, key))
+        fill_packed(layer, methods, decision, _streams(layer, {path: rule.policy}, key))
 
 
 def _fill_attention(layer: Any, path: str, matching: Matching, wrap: Callable[..., Any]) -> None:
@@ -96,12 +96,14 @@ def _fill_attention(layer: Any, path: str, matching: Matching, wrap: Callable[..
         layer.attention_fn = wrap(seam, policies)
 
 
-def _wrapped(seam: Any, policies: dict[str, Policy], *, key: Key | None, diagnose: bool) -> Any:
+def _wrapped(
+    seam: Any, policies: dict[str, Policy], *, layer: Any, key: Key | None, diagnose: bool
+) -> Any:
     """A seam with the values and the streams of keys that its policies, by paths, need."""
     store = _store(policies, diagnose)
     if store is not None:
         seam = HoldingSeam(seam, store)
-    streams = _streams(policies, key)
+    streams = _streams(layer, policies, key)
     if streams is not None:
         seam = NoisySeam(seam, streams)
     return nnx.data(seam) if isinstance(seam, nnx.Module) else seam
@@ -115,7 +117,7 @@ def _store(policies: dict[str, Policy], diagnose: bool) -> Store | None:
     return Store(diagnose, empty=not diagnose and not any(map(holds_values, each)))
 
 
-def _streams(policies: dict[str, Policy], key: Key | None) -> Streams | None:
+def _streams(layer: Any, policies: dict[str, Policy], key: Key | None) -> Streams | None:
     paths = [path for path, policy in policies.items() if policy.stochastic]
     if not paths:
         return None
@@ -124,4 +126,4 @@ def _streams(policies: dict[str, Policy], key: Key | None) -> Streams | None:
             f"The recipe rounds {paths[0]!r} stochastically, but `rngs` is None. Write "
             "`qjax.quantize(model, recipe, rngs=nnx.Rngs(quant=0))`."
         )
-    return Streams(key, paths)
+    return Streams(key, paths, stack_of(layer))
