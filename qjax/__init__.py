@@ -142,20 +142,26 @@ def pack(
       ValueError: If a weight cannot be packed and `strict`, naming it and why; if none is
         found.
     """
-    serving = importlib.import_module("qjax.serving")
-    chosen = recipes.get(recipe)
+    chosen, settings = recipes.get(recipe), {"key": key, "strict": strict}
     if isinstance(inputs, dict):
         inputs, kwargs = (), {**kwargs, **inputs}
-    target = variables if model is None else model
-    if model is None and isinstance(variables, dict):
-        return serving.pack_by_names(variables, chosen, key=key)
-    door = _door(target, "pack")
-    settings = {"key": key, "strict": strict}
     if model is None:
-        return door.pack(variables, chosen, inputs, serving.pack, settings, **kwargs)
+        return _pack_alone(variables, chosen, inputs, settings, kwargs)
+    door = _door(model, "pack")
     options = {} if door.__name__ == "qjax.linen" else {"weights": 0}
-    apply = door.program(door.quantize(target, chosen, **options), **kwargs)
-    return serving.pack(apply, variables, inputs, **settings)
+    apply = door.program(door.quantize(model, chosen, **options), **kwargs)
+    return importlib.import_module("qjax.serving").pack(apply, variables, inputs, **settings)
+
+
+def _pack_alone(
+    variables: Any, recipe: Recipe, inputs: Any, settings: dict[str, Any], kwargs: dict[str, Any]
+) -> Any:
+    """Packs what is its own model, or speaks for itself by names."""
+    serving = importlib.import_module("qjax.serving")
+    if isinstance(variables, dict):
+        return serving.pack_by_names(variables, recipe, key=settings["key"])
+    door = _door(variables, "pack")
+    return door.pack(variables, recipe, inputs, serving.pack, settings, **kwargs)
 
 
 def capture(

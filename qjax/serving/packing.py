@@ -14,7 +14,7 @@ import jax
 
 from qjax._typing import Key, PyTree
 from qjax.recipes import Recipe
-from qjax.recipes.weights import find
+from qjax.recipes.weights import Uses, find
 from qjax.serving.plans import Plan, Unpackable, by_shape, is_packable, only, plan
 from qjax.serving.sizes import name_of
 
@@ -48,7 +48,16 @@ def pack(
         is found.
     """
     leaves, tree = jax.tree.flatten_with_path(variables)
-    uses = find(apply, variables, *inputs)
+    plans, problems = _plans(leaves, find(apply, variables, *inputs), key)
+    _tell(problems, plans, strict)
+    result = jax.tree.unflatten(tree, _encoded(leaves, plans, key))
+    # The model must run on what it gets: whatever does not fit says so now, not when served.
+    jax.eval_shape(apply, result, *inputs)
+    return result
+
+
+def _plans(leaves: Sequence[Any], uses: Uses, key: Key | None) -> tuple[dict[int, Plan], list[str]]:
+    """How leaves are packed, by their numbers, and what stands against it for the others."""
     plans: dict[int, Plan] = {}
     problems = [
         f"{known.path or '(top)'} ({known.op}): its weight is computed, not moved, from variables"
@@ -64,12 +73,7 @@ def pack(
                 plans[n] = found
         except Unpackable as error:
             problems.append(f"{name_of(path)}: {error}")
-    _tell(problems, plans, strict)
-    packed = _encoded(leaves, plans, key)
-    result = jax.tree.unflatten(tree, packed)
-    # The model must run on what it gets: whatever does not fit says so now, not when served.
-    jax.eval_shape(apply, result, *inputs)
-    return result
+    return plans, problems
 
 
 def pack_by_names(variables: PyTree, recipe: Recipe, *, key: Key | None = None) -> PyTree:

@@ -2,6 +2,11 @@
 
 The weight is moved as the model moves it on its way to a contraction, encoded there along
 the axes that are contracted, and moved back, so that the packed tensor takes its place.
+
+A packed tensor holds the codes of the weight itself. What a contraction encodes after a transform
+is another tensor, of the weight's shape but in another basis, which no other reader could take;
+two-part operands are two tensors; and trained operands are decoded by values that go on living
+beside the weight. All three are refused by name.
 """
 
 import dataclasses
