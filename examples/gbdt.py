@@ -69,6 +69,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         least = 2 if name == "leaves" else 1
         if getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}, but is {getattr(options, name)}")
+    if any(not 2 <= bits <= 7 for bits in options.bits):
+        parser.error(f"--bits must be 2 to 7, but are {options.bits}")
+    if not options.rate > 0:
+        parser.error(f"--rate must be positive, but is {options.rate}")
     return options
 
 
@@ -108,18 +112,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     size = Size(rounds=options.rounds, leaves=options.leaves, rows=options.rows, rate=options.rate)
     rows: list[dict[str, Any]] = []
+
+    def add(*cells: Any) -> None:
+        rows.append(row(*cells))
+        print("  ".join(str(rows[-1][field]) for field in FIELDS), flush=True)
+        # After every row, so that a stopped run leaves what it has.
+        train.write_table(rows, options.out)
+
     for name in options.data:
         base: list[float] = []
         for method in methods(options.bits):
             values = [boosted(name, seed, method, size) for seed in range(options.seeds)]
             base = base or values
             bits = "32" if method.bits is None else str(method.bits)
-            rows.append(row(name, method.name, bits, values, base))
-            print("  ".join(str(rows[-1][field]) for field in FIELDS), flush=True)
+            add(name, method.name, bits, values, base)
         values = [library(name, seed, size) for seed in range(options.seeds)]
-        rows.append(row(name, "scikit-learn", "64", values, base))
-        print("  ".join(str(rows[-1][field]) for field in FIELDS), flush=True)
-    train.write_table(rows, options.out)
+        add(name, "scikit-learn", "64", values, base)
     print(f"wrote {options.out}")
     return 0
 

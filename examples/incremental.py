@@ -91,8 +91,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 1 <= options.first < CLASSES or options.increment < 1:
         parser.error("--first must be 1 to 9 and --increment at least 1")
-    if options.exemplars < 1 or options.steps < 1 or options.seeds < 1:
-        parser.error("--exemplars, --steps and --seeds must be at least 1")
+    if min(options.exemplars, options.steps, options.width, options.seeds) < 1:
+        parser.error("--exemplars, --steps, --width and --seeds must be at least 1")
+    if not options.rate > 0:
+        parser.error(f"--rate must be positive, but is {options.rate}")
     return options
 
 

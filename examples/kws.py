@@ -50,8 +50,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--width", type=int, default=48, help="features of hidden layers (count; default: 48)")
     add("--seed", type=int, default=0, help="of sounds and parameters (default: 0)")
     options = parser.parse_args(arguments)
-    if options.recordings < 64 or options.steps < 1:
-        parser.error("--recordings must be at least 64, and --steps at least 1")
+    if options.recordings < 64 or min(options.steps, options.width) < 1:
+        parser.error("--recordings must be at least 64, --steps and --width at least 1")
     if any(not 1 <= bits <= 8 for bits in options.bits):
         parser.error(f"--bits must be 1 to 8, but are {options.bits}")
     return options

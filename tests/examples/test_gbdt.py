@@ -181,7 +181,10 @@ def test_the_command_writes_a_table_in_which_noise_beats_nearest(boosting, tmp_p
     assert str(out) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("bad", [["--data", "iris2"], ["--leaves", "1"], ["--seeds", "0"]])
+@pytest.mark.parametrize(
+    "bad",
+    [["--data", "iris2"], ["--leaves", "1"], ["--seeds", "0"], ["--bits", "9"], ["--rate", "0"]],
+)
 def test_wrong_arguments_are_refused_by_name(boosting, bad, capsys):
     import gbdt
 

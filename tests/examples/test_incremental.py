@@ -62,7 +62,16 @@ def test_the_command_forgets_without_exemplars_and_less_with_them(incremental, t
     assert "wrote" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("bad", [["--first", "10"], ["--exemplars", "0"], ["--increment", "0"]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--first", "10"],
+        ["--exemplars", "0"],
+        ["--increment", "0"],
+        ["--width", "0"],
+        ["--rate", "0"],
+    ],
+)
 def test_wrong_arguments_are_refused_by_name(incremental, bad, capsys):
     with pytest.raises(SystemExit):
         incremental.parse(bad)

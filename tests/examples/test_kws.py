@@ -139,7 +139,9 @@ def test_the_command_prints_its_table(kws, capsys):
     assert [line.split()[0] for line in lines] == ["model", "float32", "4-bit"]
 
 
-@pytest.mark.parametrize("bad", [["--bits", "0"], ["--recordings", "3"], ["--steps", "0"]])
+@pytest.mark.parametrize(
+    "bad", [["--bits", "0"], ["--recordings", "3"], ["--steps", "0"], ["--width", "0"]]
+)
 def test_wrong_arguments_are_refused_by_name(kws, bad, capsys):
     with pytest.raises(SystemExit):
         kws.parse(bad)
