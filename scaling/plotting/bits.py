@@ -201,6 +201,8 @@ def capacity(
 
 def _name_points(ax: Any, points: Sequence[tuple[str, float, float]]) -> None:
     """Writes formats beside their points, integers left, floats right, where there is room."""
+    from matplotlib.patheffects import withStroke
+
     written: list[tuple[bool, float, float]] = []
     for name, x, y in sorted(points, key=lambda point: point[2]):
         left = name.startswith("INT")
@@ -211,8 +213,10 @@ def _name_points(ax: Any, points: Sequence[tuple[str, float, float]]) -> None:
         ):
             continue
         written.append((left, x, y))
-        ax.annotate(name, (x, y), xytext=(-6 if left else 6, 0), fontsize=7, va="center",
-                    textcoords="offset points", ha="right" if left else "left")  # fmt: skip
+        text = ax.annotate(name, (x, y), xytext=(-6 if left else 6, 0), fontsize=7, va="center",
+                           textcoords="offset points", ha="right" if left else "left")  # fmt: skip
+        # Legible where a curve passes behind.
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
 def _share(fit, n: float, d: float, candidate: Candidate, known: list[Candidate]) -> float:

@@ -105,6 +105,33 @@ def test_methods_agree_on_a_good_design(drawn):
         assert 0.5 < widths["bootstrap"] / widths["delta"] < 1.6, name
 
 
+@pytest.mark.parametrize("objective", ["l2", "log-l2"])
+def test_predictions_of_a_linear_law_have_the_intervals_of_linear_regression(objective):
+    """With its exponents held, Chinchilla's law is linear: textbook formulas are exact."""
+    from scipy.stats import t
+
+    ds, held = table(5, 0), {k: TRUTH[k] for k in ("alpha", "beta")}
+    found = fit(ds, "chinchilla", objective=objective, fixed=held)
+
+    def columns(x):
+        sizes = [x["N"] ** -held["alpha"], x["D"] ** -held["beta"]]
+        return np.stack([*sizes, np.ones(len(x["N"]))], -1)
+
+    X, x = columns(ds), columns(FAR)
+    target, value = ds["loss"], found.predict(FAR)
+    if objective == "log-l2":  # relative errors: every row in units of its prediction
+        X, x = X / found.predict(ds)[:, None], x / value[:, None]
+        target = 1 + np.log(target / found.predict(ds))
+    rss = np.linalg.lstsq(X, target, rcond=None)[1]
+    variance = rss[0] / (25 - 3)
+    mean = variance * (x @ np.linalg.solve(X.T @ X, x.T))[0, 0]
+    for kind, total in (("mean", mean), ("new_run", mean + variance)):
+        half = t.ppf(0.975, 25 - 3) * np.sqrt(total)
+        _, low, high = found.predict(FAR, ci=0.95, kind=kind, method="delta")
+        ends = value * np.exp([-half, half]) if objective == "log-l2" else value + [-half, half]
+        assert (low[0], high[0]) == pytest.approx(tuple(ends), rel=1e-6)
+
+
 def test_intervals_nest_and_new_runs_are_wider(drawn):
     narrow, wide = drawn.ci(0.5, method="delta"), drawn.ci(0.95, method="delta")
     for name in drawn.free:
