@@ -240,6 +240,17 @@ def test_lists_and_numbers_are_arrays_and_a_name_is_no_rounding():
         qjax.Quantizer("mxfp4", calibration="absmax")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("inner", ["e4m3fn", "uint4"])
+def test_scales_of_scales_of_scales_decode_to_what_the_cast_gives(inner):
+    whole = qtypes.QType("e4m3fn", qjax.Tile(), "float32")
+    qtype = qtypes.QType("int4", qjax.Tile(16, 1), qtypes.QType(inner, qjax.Tile(4, 1), whole))
+    assert qtype.bits_per_element == 4 + (qtypes.QType(inner).bits_per_element + 8 / 4) / 16
+    x = sample((8, 256))
+    cast = qjax.cast(x, qtype)
+    assert jnp.array_equal(qjax.encode(x, qtype).decode(), cast)
+    assert float(jnp.abs(cast[0] - x[0]).max()) < 0.2 * float(jnp.abs(x[0]).max())
+
+
 def test_a_type_takes_the_names_of_its_formats():
     named = qjax.QType("e2m1fn", qjax.Tile(32, 1), "e8m0fnu")  # type: ignore[arg-type]
     assert named == qjax.qtypes.MXFP4

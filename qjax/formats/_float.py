@@ -89,6 +89,12 @@ class Float(Format):
             )
         if self.bias is None:
             object.__setattr__(self, "bias", self._default_bias())
+        if self.static and (self._max_code < 1 or self.grid.limit >= INFINITY):
+            held = "has no number but zero" if self._max_code < 1 else "ends beyond 2**128"
+            raise ValueError(
+                f"`Float` was asked for {self!r}, which {held}. Give another width, bias or "
+                "family; float32 arithmetic holds no wider range."
+            )
 
     def _default_bias(self) -> Any:
         return ((1 << self.exponent_bits) >> 1) - (0 if self.family in ("fnuz", "inuz") else 1)

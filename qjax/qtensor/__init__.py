@@ -10,4 +10,5 @@ from qjax.qtensor._qwix import from_qwix as from_qwix
 from qjax.qtensor._qwix import to_qwix as to_qwix
 from qjax.qtensor._shape import concatenate as concatenate
 from qjax.qtensor._tensor import QTensor as QTensor
+from qjax.qtensor._tensor import factors as factors
 from qjax.qtensor._tensor import plain as plain

@@ -139,6 +139,18 @@ def spread_all(numbers: Array, layouts: list[Layout]) -> Array:
     return numbers
 
 
+def factors(scale: QTensor) -> tuple[Array, ...]:
+    """Returns the float32 numbers of a scale and of its own scales, one per element of it each."""
+    found, layouts, level = [], [], scale
+    while True:
+        numbers = level.qtype.format.load(level.qvalue)
+        found.append(spread_all(numbers, layouts) if layouts else numbers)
+        if level.scale is None:
+            return tuple(found)
+        layouts.append(level.layout)
+        level = level.scale
+
+
 def exponents(scale: QTensor) -> Array:
     """Returns the int32 exponents of stored powers of two."""
     format = scale.qtype.format

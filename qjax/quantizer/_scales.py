@@ -111,6 +111,12 @@ def from_scales(
     options: dict[str, Any] = {"contract": layout.contract, "batch": layout.batch}
     if procedure.stochastic:
         options["key"] = jax.random.fold_in(key, 1)
+    if outer is not None:
+        # Three levels and more are multiplied in the order in which they are decoded.
+        stored = procedure.encode(raw, **options)
+        factors = qtensor.factors(stored)
+        made = Made(factors=factors, stored=stored if keep else None)
+        return dataclasses.replace(made, inverse=inverse(made.numbers()))
     stored = procedure.encode(raw, **options) if keep else None
     scale = procedure.cast(raw, **options)
     return Made(factors=(scale,), inverse=inverse(scale), stored=stored)

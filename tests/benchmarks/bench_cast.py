@@ -8,7 +8,7 @@ program holds beside its input and output, relative to these. Nothing is asserte
 machines and their load differ. Run with `make bench`.
 
 Where the time goes, by the compiled programs (XLA emits vectors of 8) on two cores of an AMD EPYC
-9005, where `x + 1` moves 60 to 79 GB/s, by what else the machine does:
+(family 26), where `x + 1` moves 60 to 79 GB/s, by what else the machine does:
 
 - Without a scale, and with a float scale that is known, a cast is one loop of 11 to 14 operations
   per element: the time of `x + 1`, which is memory bandwidth.

@@ -1,5 +1,7 @@
 """Laws that every format keeps, and the reading of names."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +91,33 @@ def test_widths_that_are_no_integers_are_refused_traced_or_not(build):
         jax.jit(lambda n: casting.cast(jnp.ones(3), build(n)))(4.0)
     assert build(np.int64(4)) == build(4)
     assert build(np.int64(4)).static
+
+
+@pytest.mark.parametrize("family", ["ieee", "fn", "finite", "fnuz", "inuz"])
+@pytest.mark.parametrize("exponent_bits", [0, 1, 3, 8])
+def test_values_are_those_of_the_definition_of_codes(exponent_bits, family):
+    for mantissa_bits in (1, 4):
+        count = 1 << (exponent_bits + mantissa_bits)
+        bias = ((1 << exponent_bits) >> 1) - (family not in ("fnuz", "inuz"))
+        fields = [divmod(code, 1 << mantissa_bits) for code in range(count)]
+        sizes = [
+            (part / 2**mantissa_bits + (field > 0)) * 2.0 ** (max(field, 1) - bias)
+            for field, part in fields
+        ]
+        if family == "ieee":
+            sizes = sizes[: count - (1 << mantissa_bits)]
+        sizes = sizes[:-1] if family in ("fn", "inuz") else sizes
+        build = functools.partial(Float, exponent_bits, mantissa_bits, family=family)
+        if len(sizes) < 2:
+            with pytest.raises(ValueError, match="no number but zero"):
+                build()
+        elif sizes[-1] >= 2.0**128:
+            with pytest.raises(ValueError, match=r"beyond 2\*\*128"):
+                build()
+        else:
+            listed = np.unique([*sizes, *(-size for size in sizes)]) + 0.0
+            assert np.array_equal(build().values(), listed)
+            assert build().max == sizes[-1]
 
 
 def test_codes_of_traced_bits_are_refused():
