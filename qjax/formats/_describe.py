@@ -74,7 +74,10 @@ def plot(format: Format | str, axes: Any = None) -> Any:
         return axes
     gaps = np.diff(values)
     wide = values[0] > 0 and values[-1] > 1e6 * values[0]
-    bottom, end = (gaps.min() / 8, gaps.min() / 2) if wide else (-0.2 * gaps.max(), 0)
+    bottom, end = -0.2 * gaps.max(), 0.0
+    if wide:  # a seventh of the height below the smallest distance
+        span = gaps.max() / gaps.min()
+        bottom, end = gaps.min() * span**-0.15, gaps.min() * span**-0.01
     axes.vlines(values, bottom, end, linewidth=0.8)
     axes.step(values, [*gaps, gaps[-1]], where="post")
     if wide:
