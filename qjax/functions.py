@@ -49,6 +49,10 @@ class QuantizedFunction:
     as any parameters; the penalties of `quant["quant_penalties"]` belong to the loss; states of
     the backward pass are the cotangents of those in `quant["quant"]` (`qjax.train.memory`).
 
+    Inside a `jax.custom_vjp` nothing can learn or remember: its rule states every gradient there
+    is, and has none for values that it does not know. The devices of a `jax.shard_map` share what
+    is learned, and states are joined by the largest.
+
     Attributes:
       function: The original function.
       recipe: What it computes in.

@@ -121,3 +121,32 @@ def test_reports_of_the_three_doors_name_the_same_contractions():
     ]
     lists = [[(row.path, row.op, row.flops, row.formats) for row in r.rows] for r in reports]
     assert lists[0] == lists[1] == lists[2]
+
+
+@pytest.mark.parametrize("door", ["linen", "nnx", "function"])
+def test_convolutions_of_float16_are_those_of_the_decoded_operands_rounded_once(door):
+    quantizer = Quantizer("mxfp8")
+    x = jax.random.normal(jax.random.key(0), (2, 6, 32), jnp.float16)
+    kernel = jax.random.normal(jax.random.key(1), (3, 32, 4), jnp.float16)
+    settings = {
+        "window_strides": (2,),
+        "padding": "SAME",
+        "dimension_numbers": ("NWC", "WIO", "NWC"),
+    }
+    policy = Policy(fwd=Gemm(quantizer, quantizer))
+    if door == "linen":
+        model = nn.Conv(4, (3,), 2, use_bias=False, dtype=jnp.float16)
+        got = qjax.quantize(model, policy).apply({"params": {"kernel": kernel}}, x)
+    elif door == "nnx":
+        half = {"dtype": jnp.float16, "param_dtype": jnp.float16}
+        layer = nnx.Conv(32, 4, (3,), 2, use_bias=False, rngs=nnx.Rngs(0), **half)
+        layer.kernel[...] = kernel
+        got = qjax.quantize(layer, policy)(x)
+    else:
+        run = lambda x, w: jax.lax.conv_general_dilated(x, w, **settings)  # noqa: E731
+        got = qjax.quantize(run, policy)(x, kernel)
+    left = quantizer.cast(x, contract=(1, 2), dtype=jnp.float32)
+    right = quantizer.cast(kernel, contract=(0, 1), dtype=jnp.float32)
+    expected = jax.lax.conv_general_dilated(left, right, **settings)
+    assert got.dtype == jnp.float16
+    np.testing.assert_array_equal(got, expected.astype(jnp.float16))

@@ -18,11 +18,11 @@ from qjax.contraction.einsums import product_of
 from qjax.contraction.legs import Call, Operation, wide
 from qjax.contraction.memory import gather
 from qjax.contraction.operations import DotGeneral, Einsum, canonical_pair, parse_subscripts
-from qjax.contraction.outside import needs_variables, prepare
+from qjax.contraction.outside import prepare
 from qjax.contraction.policy import Policy
 from qjax.contraction.record import record
 from qjax.contraction.stored import take_stored
-from qjax.contraction.variables import Variables
+from qjax.contraction.variables import Part, Variables
 from qjax.qtensor import QTensor
 
 
@@ -94,7 +94,8 @@ def einsum(
       preferred_element_type: Dtype of the result, as in JAX.
       policy: How the operands of each pair, and of its gradients, are quantized.
       key: Key of the noise, needed where `policy` rounds stochastically.
-      variables: What the operands of two learn and remember, needed where they do.
+      variables: What its operands learn and remember, needed where they do; each pair of more
+        than two has values of its own, named "pair0_fwd_lhs" and so on.
 
     Returns:
       The result, in the shape and dtype that JAX gives.
@@ -123,15 +124,10 @@ def einsum(
         op = Einsum(f"{inputs}->{inner}", **settings)
         result = checked("einsum", op, *operands, policy, key, variables=variables)
         return result.transpose([inner.index(x) for x in out]) if inner != out else result
-    if needs_variables(policy):
-        raise ValueError(
-            f"`einsum` was given {len(operands)} operands and a policy whose operands learn or "
-            "remember, which belongs to one contraction. Contract two at a time."
-        )
-    return _chain(list(terms), out, list(operands), settings, policy, key)
+    return _chain(list(terms), out, list(operands), settings, policy, key, variables)
 
 
-def _chain(terms, out, operands, settings, policy, key) -> Array:
+def _chain(terms, out, operands, settings, policy, key, variables) -> Array:
     path = np.einsum_path(
         f"{','.join(terms)}->{out}",
         *(np.broadcast_to(np.float32(0), jnp.shape(x)) for x in operands),
@@ -150,6 +146,7 @@ def _chain(terms, out, operands, settings, policy, key) -> Array:
             **settings,
             policy=policy,
             key=noise,
+            variables=None if variables is None else Part(variables, f"pair{step}"),
         )
         operands = [operands[i] for i in left] + [value]
         terms = [terms[i] for i in left] + [result]

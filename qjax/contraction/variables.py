@@ -107,3 +107,38 @@ class Values:
                 )
             held[name] = make()
         return held[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The values of one of several contractions that share a place.
+
+    Attributes:
+      whole: The values of all of them.
+      name: What stands before the names of this one's.
+    """
+
+    whole: Variables
+    name: str
+
+    @property
+    def diagnose(self) -> bool:
+        return self.whole.diagnose
+
+    def learned(self, name: str, make: Callable[[], PyTree]) -> PyTree:
+        return self.whole.learned(f"{self.name}_{name}", make)
+
+    def remembered(self, name: str, make: Callable[[], PyTree]) -> PyTree:
+        return self.whole.remembered(f"{self.name}_{name}", make)
+
+    def remember(self, name: str, state: PyTree) -> None:
+        self.whole.remember(f"{self.name}_{name}", state)
+
+    def penalize(self, name: str, penalty: Array) -> None:
+        self.whole.penalize(f"{self.name}_{name}", penalty)
+
+    def observe(self, name: str, facts: Array) -> None:
+        self.whole.observe(f"{self.name}_{name}", facts)
+
+    def probe(self, name: str, make: Callable[[], Array]) -> Array | None:
+        return self.whole.probe(f"{self.name}_{name}", make)

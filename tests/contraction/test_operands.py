@@ -167,6 +167,28 @@ def test_a_forward_state_moves_on_with_every_call():
         assert np.all(np.isfinite(out))
 
 
+def test_each_pair_of_an_einsum_of_three_learns_values_of_its_own():
+    policy, made = Policy(fwd=Gemm(operands.LSQ(), None)), Values()
+    out = qjax.einsum("ij,jk,lk->il", X, W, W, policy=policy, variables=made)
+    assert set(made.params) == {"pair0_fwd_lhs", "pair1_fwd_lhs"}
+
+    def by_pairs(params):
+        first, second = ({"fwd_lhs": params[f"pair{n}_fwd_lhs"]} for n in range(2))
+        y = qjax.einsum("ij,jk->ik", X, W, policy=policy, variables=Values(first, {}))
+        return qjax.einsum("lk,ik->il", W, y, policy=policy, variables=Values(second, {}))
+
+    def together(params):
+        held = Values(params, {})
+        return qjax.einsum("ij,jk,lk->il", X, W, W, policy=policy, variables=held)
+
+    np.testing.assert_allclose(out, by_pairs(made.params), rtol=1e-5)
+    got, expected = (
+        jax.grad(lambda p, f=f: jnp.sum(jnp.sin(f(p))))(made.params) for f in (together, by_pairs)
+    )
+    for name, leaf in expected.items():
+        np.testing.assert_allclose(got[name]["step"], leaf["step"], rtol=1e-4)
+
+
 def test_what_cannot_work_is_said():
     lsq = operands.LSQ()
     with pytest.raises(TypeError, match=r"`Policy.dlhs.rhs`.*stand in `Policy.fwd`"):
@@ -180,7 +202,5 @@ def test_what_cannot_work_is_said():
     )
     with pytest.raises(ValueError, match=r"no key came"):
         dot(X, W, Policy(fwd=Gemm(noisy, None)), Values())
-    with pytest.raises(ValueError, match=r"Contract two at a time"):
-        qjax.einsum("ij,jk,kl->il", X, W, W.T, policy=Policy(fwd=Gemm(lsq)), variables=Values())
     with pytest.raises(ValueError, match=r"`LSQ` takes `bits`.*from 2 to 16"):
         operands.LSQ(bits=1)
