@@ -80,3 +80,18 @@ def test_calls_of_one_rule_draw_apart_in_both_passes():
     assert not jnp.array_equal(*out)
     assert not jnp.array_equal(*pull((x, x)))
     assert all(jnp.all(jnp.isfinite(y)) for y in itertools.chain(out, pull((x, x))))
+
+
+def test_the_test_of_a_loop_and_its_body_draw_apart(monkeypatch):
+    drawn, draw = [], Noise.draw
+
+    def noted(self, path):
+        drawn.append(self.counts.get(path, 0))
+        return draw(self, path)
+
+    monkeypatch.setattr(Noise, "draw", noted)
+    x, w = jnp.ones((4, 8)), jnp.ones((8, 8)) / 9
+    choose = lambda op, scopes: Decision(NOISY, path_of(scopes))  # noqa: E731
+    loop = lambda x: jax.lax.while_loop(lambda x: f(x, w).sum() > 20, lambda x: f(x, w), x)  # noqa: E731
+    assert jnp.all(jnp.isfinite(rewrite(loop, choose)(x, key=KEY)))
+    assert set(drawn) == {0, 1}
