@@ -31,6 +31,13 @@ def test_a_tensor_has_one_exponent_and_fourteen_to_fifteen_bits():
         np.testing.assert_array_equal(CODES.encode(4 * x).qvalue, tensor.qvalue)
 
 
+@pytest.mark.parametrize(("bits", "error"), [(16, 3.5e-5), (15, 7.0e-5), (13, 2.8e-4), (8, 9.1e-3)])
+def test_normal_numbers_lose_what_was_counted(bits, error):
+    x = jax.random.normal(jax.random.key(0), (1 << 14,))
+    lost = dfp16.policy(bits).fwd.lhs.cast(x) - x
+    assert float(jnp.linalg.norm(lost) / jnp.linalg.norm(x)) == pytest.approx(error, rel=0.05)
+
+
 def explicit(x, w, bits, chain):
     """int64 sums of chains, converted to float32 and added in order."""
     a, b = (dfp16.policy(bits).fwd.lhs.encode(v) for v in (x, w))
@@ -42,9 +49,9 @@ def explicit(x, w, bits, chain):
     return total * scales[0] * scales[1]
 
 
-@pytest.mark.parametrize(("bits", "chain"), [(16, 2), (15, 8), (13, 128)])
+@pytest.mark.parametrize(("bits", "chain"), [(16, 2), (15, 8), (14, 32), (13, 128)])
 def test_safe_chains_equal_integers_of_64_bits(bits, chain):
-    """Two products of 15 digits fit 31, eight of 14, 128 of 12."""
+    """Two products of 15 digits fit 31, eight of 14, 32 of 13, 128 of 12."""
     policy = dfp16.policy(bits)
     assert policy.fwd.accumulator.length == chain
     worst = jnp.full((3, 140), 1.9999)

@@ -39,6 +39,12 @@ def test_few_levels_are_all_used(bits):
     assert -np.sum(share * np.log2(share)) < 0.85 * np.log2(len(values))
 
 
+def test_one_bit_is_the_sign_times_the_mean_magnitude():
+    made = weights(squashed.policy(1))
+    y = np.asarray(gradients.squash(W))
+    assert np.allclose(made, np.where(y < 0, -1, 1) * np.abs(y).mean(), rtol=1e-5)
+
+
 def test_the_second_stage_adds_inputs_and_leaves_weights():
     first, second = (recipes.get(name).default for name in ("squashed_w4", "squashed_w4a8"))
     assert first.fwd.lhs is None
