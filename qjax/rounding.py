@@ -208,12 +208,37 @@ class Stochastic(Rounding):
         return below + _step(part > (draw.astype(jnp.float32) + 0.5) * jnp.float32(2.0**-bits))
 
 
+def derived(key: Key, number: int) -> Key:
+    """Returns the key of one of several uses: that of `number` 0 is `key` itself.
+
+    Words of noise are hashes of a key's bits, so that it is enough that these differ; a
+    `jax.random.fold_in` costs a loop of its own in the compiled program.
+    """
+    data = _data(key)
+    data = data ^ lax.full(data.shape, jnp.uint32(number))
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return data
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+
+
 def key_words(key: Key) -> tuple[Array, Array]:
     """Returns two well mixed uint32 words of a typed or raw key.
 
     Raises:
       TypeError: If `key` is no JAX key.
     """
+    data = _data(key)
+    words = lax.slice(data, (0,), (2,))
+    # Both words at once: each is mixed, then with the other.
+    mixed = _mix(words + jnp.asarray([0x9E3779B9, 0x85EBCA6B], jnp.uint32))
+    for i in range(2, data.shape[0]):
+        mixed = _mix(mixed ^ _mix(data[i] + jnp.uint32(i)))
+    mixed = _mix(mixed ^ (lax.rev(mixed, (0,)) * jnp.asarray([0xC2B2AE35, 0x27D4EB2F], jnp.uint32)))
+    return mixed[0], mixed[1]
+
+
+def _data(key: Key) -> Array:
+    """Returns the uint32 words of a typed or raw key."""
     if not isinstance(key, jax.Array):
         raise TypeError(
             f"`key` must be a JAX key, but is {key!r}. Make one with `jax.random.key(seed)`."
@@ -224,10 +249,7 @@ def key_words(key: Key) -> tuple[Array, Array]:
             f"`key` must be one JAX key, but has dtype {key.dtype} and shape {key.shape}. "
             "Make one with `jax.random.key(seed)`; use `jax.vmap` for several."
         )
-    a, b = _mix(data[0] + jnp.uint32(0x9E3779B9)), _mix(data[1] ^ jnp.uint32(0x85EBCA6B))
-    for word in [data[i] for i in range(2, data.shape[0])]:
-        a, b = b, _mix(a ^ _mix(word))
-    return _mix(a ^ (b * jnp.uint32(0xC2B2AE35))), _mix(b + (a ^ jnp.uint32(0x27D4EB2F)))
+    return data
 
 
 def noise(key: Key, index: Array) -> Array:

@@ -11,7 +11,7 @@ import pytest
 
 from qjax import casting, formats
 from qjax import rounding as roundings
-from qjax.rounding import Stochastic, noise
+from qjax.rounding import Stochastic, derived, noise
 from tests.families import ROUNDINGS
 
 COUNT = 1 << 18
@@ -119,6 +119,8 @@ def test_streams_of_related_keys_are_uncorrelated():
     for step, leg, operand in itertools.product(range(2), range(3), range(2)):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), step), leg)
         keys.append(jax.random.fold_in(key, operand))
+    keys += [derived(jax.random.key(3), number) for number in range(1, 7)]
+    keys += [derived(jax.random.key(3, impl="rbg"), number) for number in (1, 2)]
     streams = [uniform(key, 1 << 16) for key in keys]
     for i, a in enumerate(streams):
         for b in streams[:i]:

@@ -7,15 +7,17 @@ are computed; `legs` computes one, and neither knows an operation by name.
 """
 
 import functools
+from typing import Any
 
 import jax
 
 from qjax._typing import Array, Key, PyTree
+from qjax.apart import apart
 from qjax.contraction import legs, residuals
 from qjax.contraction.axes import Leg
 from qjax.contraction.legs import Operation
 from qjax.contraction.memory import Memory, join, recall
-from qjax.contraction.policy import Gemm, Policy
+from qjax.contraction.policy import Gemm, Implementation, Policy
 
 
 def contract(
@@ -76,7 +78,7 @@ def _bilinear(op, static, lhs, rhs, extra, numbers, key, memory):
 def _forward(op, static, lhs, rhs, extra, numbers, key, memory):
     policy = _merge(static, numbers)
     call = legs.Call(op, (lhs.shape, rhs.shape), legs.wide(lhs, rhs), extra, key)
-    out = legs.compute(call, "fwd", policy.fwd, policy.implementation, (lhs, rhs))
+    out = _leg(call, "fwd", policy.fwd, policy.implementation, (lhs, rhs))
     special = policy.keeps_codes or policy.clip
     kept = residuals.keep(call, policy, lhs, rhs) if special else residuals.Kept(lhs, rhs)
     return (out, memory), (kept, extra, numbers, key, memory)
@@ -96,7 +98,7 @@ def _backward(op, static, saved, cotangents):
     )
     for leg, gemm, first, second, like in each:
         left, gemm, pair, noted = recall(call, leg, gemm, (first, second), memory)
-        found.append(legs.compute(left, leg, gemm, policy.implementation, pair, like))
+        found.append(_leg(left, leg, gemm, policy.implementation, pair, like))
         seen.append(noted)
     dlhs, drhs = residuals.gradients(call, policy, kept, found)
     return dlhs, drhs, None, None, None, join(seen, later)
@@ -105,7 +107,27 @@ def _backward(op, static, saved, cotangents):
 _bilinear.defvjp(_forward, _backward)
 
 
-def _split(policy: Policy) -> tuple[tuple, tuple]:
+def _leg(
+    call: legs.Call,
+    leg: Leg,
+    gemm: Gemm,
+    implementation: Implementation,
+    operands: tuple[Array, Array],
+    like: Array | None = None,
+) -> Array:
+    """`legs.compute`, once for all contractions of the same shapes and static numbers."""
+    if gemm.is_identity and not call.decoded:
+        return legs.compute(call, leg, gemm, implementation, operands, like)
+    static, numbers = _split(gemm)
+    return _compiled(call, leg, static, numbers, implementation, operands, like)
+
+
+@functools.partial(apart, static_argnums=(1, 2, 4))
+def _compiled(call, leg, static, numbers, implementation, operands, like):
+    return legs.compute(call, leg, _merge(static, numbers), implementation, operands, like)
+
+
+def _split(policy: Policy | Gemm) -> tuple[tuple, tuple]:
     # Numbers written in Python stay static, so that XLA specialises on them; arrays and
     # traced numbers are passed as arguments, because a `custom_vjp` may not close over them.
     leaves, treedef = jax.tree.flatten(policy)
@@ -114,7 +136,7 @@ def _split(policy: Policy) -> tuple[tuple, tuple]:
     return (treedef, fixed), tuple(leaf for leaf, moves in zip(leaves, dynamic) if moves)
 
 
-def _merge(static: tuple, numbers: PyTree) -> Policy:
+def _merge(static: tuple, numbers: PyTree) -> Any:
     treedef, fixed = static
     moving = iter(numbers)
     return jax.tree.unflatten(treedef, [next(moving) if x is None else x for x in fixed])

@@ -27,6 +27,7 @@ from qjax.contraction.devices import Device
 from qjax.contraction.policy import LEGS, Gemm, Implementation, Leg
 from qjax.qtypes import QType
 from qjax.quantizer import Quantizer
+from qjax.rounding import derived
 
 Kind = Literal["float32", "bfloat16", "int8", "int4", "float8", "scaled", "pallas", "weights"]
 NAMES = {
@@ -174,7 +175,7 @@ def role_key(key: Key | None, leg: Leg, n: int, quantizer: Any) -> Key | None:
             f"The policy rounds an operand of `{leg}` stochastically, but no key came. "
             "Pass `key=` to the operation, or `rngs={'quant': key}` to a module's `apply`."
         )
-    return jax.random.fold_in(key, 2 * LEGS.index(leg) + n)
+    return derived(key, 2 * LEGS.index(leg) + n + 1)
 
 
 def _against(implementation: Implementation, gemm: Gemm, labels: Any, leg: Leg, wide: Any) -> str:

@@ -36,9 +36,10 @@ class Operation(Protocol):
     def accumulate(self, dtype: DTypeLike) -> "Operation": ...
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """What the three legs of one contraction share.
+    """What the three legs of one contraction share: a pytree of its arrays.
 
     Attributes:
       op: The operation.
@@ -49,12 +50,12 @@ class Call:
       decoded: Whether operands were decoded from codes, so that no leg is JAX's own.
     """
 
-    op: Operation
-    shapes: tuple[Shape, Shape]
-    wide: DTypeLike
+    op: Operation = dataclasses.field(metadata={"static": True})
+    shapes: tuple[Shape, Shape] = dataclasses.field(metadata={"static": True})
+    wide: DTypeLike = dataclasses.field(metadata={"static": True})
     extra: tuple[Array, ...] = ()
     key: Key | None = None
-    decoded: bool = False
+    decoded: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
     def labels(self) -> Axes:

@@ -22,7 +22,7 @@ def test_the_gradient_of_the_input_is_one_sum_of_shifted_integers():
         lambda x: qjax.dot_general(x, W, (((1,), (0,)), ((), ())), policy=policy, key=key), x
     )
     (dx,) = back(G)
-    draw = jax.random.fold_in(key, 2)  # Of the first operand of the second leg.
+    draw = qjax.rounding.derived(key, 3)  # Of the first operand of the second leg.
     g = policy.dlhs.lhs.encode(G, key=draw)
     w = policy.dlhs.rhs.encode(W)
     down = -np.log2(np.asarray(g.scale.qtype.format.load(g.scale.qvalue))).astype(int)
