@@ -3,7 +3,7 @@
 One piece of arithmetic serves every binary format, for bits that are Python ints, traced, or arrays
 per tile; a scale that is a power of two is just a shifted grid. It is exact on float32 subnormals
 also where the processor flushes them to zero, because a subnormal never enters a floating-point
-operation. Common formats take a shorter way to the same bits (`_relative.py`).
+operation. Common formats take a shorter way to the same bits (`_relative.py`, `_even.py`).
 """
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import lax
 
 from qjax import rounding as roundings
 from qjax._typing import Array
-from qjax.casting import _relative
+from qjax.casting import _even, _relative
 from qjax.casting._ends import finished, limit_of
 from qjax.formats import ONE, STEP, Grid, split
 
@@ -39,6 +39,8 @@ def on_grid(
       highest: int32 magnitude patterns above which an input gives NaN, by default that of infinity;
         -1 gives NaN for every input. Broadcasts against `x`.
     """
+    if exponent is None and highest is None and _even.fits(grid, rounding, x):
+        return _even.on_even(x, grid)
     options = {"exponent": exponent, "relative": relative, "highest": highest}
     way = _relative.on_relative if _relative.fits(grid) else _on_any
     return way(x, grid, rounding, noise, **options)

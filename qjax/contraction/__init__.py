@@ -17,6 +17,7 @@ from qjax.contraction.policy import Gemm as Gemm
 from qjax.contraction.policy import Policy as Policy
 from qjax.contraction.ragged import ragged_dot as ragged_dot
 from qjax.contraction.ragged import ragged_dot_general as ragged_dot_general
+from qjax.contraction.residuals import SAVED as SAVED
 from qjax.contraction.sampling import LeverageSampling as LeverageSampling
 from qjax.contraction.sampling import Sampling as Sampling
 from qjax.contraction.splitting import BitSplit as BitSplit

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from qjax import diagnostics
 from qjax._typing import Array
@@ -19,6 +20,10 @@ from qjax.contraction.execution import role_key
 from qjax.contraction.policy import Policy
 from qjax.qtensor import QTensor
 from qjax.quantizer import Quantizer
+
+# What the policies of `jax.checkpoint` know codes and masks by: `save_only_these_names(SAVED)`
+# keeps these and computes all else again.
+SAVED = "qjax"
 
 
 @jax.tree_util.register_dataclass
@@ -67,6 +72,7 @@ def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
         masks.append(mask)
         whole = (lhs, rhs)[n] if not policy.keeps_codes else x
         kept.append(tensor if policy.keeps_codes and tensor is not None else whole)
+    kept, masks = checkpoint_name((kept, masks), SAVED)
     names = (lhs.dtype.name, rhs.dtype.name)
     return Kept(kept[0], kept[1], (masks[0], masks[1]), measured, names)
 

@@ -50,6 +50,7 @@ from qjax.formats._patterns import STEP as STEP
 from qjax.formats._patterns import compressed as compressed
 from qjax.formats._patterns import extended as extended
 from qjax.formats._patterns import split as split
+from qjax.formats._patterns import value_of as value_of
 from qjax.formats._power import PowerOfTwo as PowerOfTwo
 from qjax.formats._tables import dynamic_exponent as dynamic_exponent
 from qjax.formats._tables import k_hot as k_hot

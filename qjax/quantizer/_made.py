@@ -5,6 +5,7 @@ import functools
 import operator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,6 +21,7 @@ TINY = 2.0**-126
 HUGE = 2.0**126
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Made:
     """Scales, one per tile.

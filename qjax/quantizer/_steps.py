@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from qjax import calibration as calibrations
 from qjax import casting, qtensor
 from qjax._typing import Array
+from qjax.apart import apart
 from qjax.formats import INFINITY, Choice
 from qjax.qtensor import QTensor
 from qjax.quantizer import _affine, _choices, _made, _scales
@@ -94,7 +95,9 @@ def _rounded(
     if isinstance(format, Choice):
         options = {"relative": relative, "keep": keep}
         return *_choices.values(quantizer, x, bound, layout, key, noise, **options), state
-    made = _scaled(quantizer, x, bound, layout, key, noise, keep)
+    fixed = all(isinstance(leaf, int | float) for leaf in jax.tree.leaves(quantizer))
+    make = _scaled_apart if fixed else _scaled
+    made = make(quantizer, x, bound, layout, key, noise, keep)
     values = _made.elements(x, format, rounding, noise, layout, made, relative)
     return values, made, state
 
@@ -123,6 +126,10 @@ def _scaled(
     tried = [_scales.from_exponents(e, bad, qtype, layout, False) for e in steps]
     errors = [_error(quantizer, x, layout, noise, each) for each in tried]
     return _scales.from_exponents(_least(steps, errors), bad, qtype, layout, keep)
+
+
+# What a tile shares is computed once for it, not again for each of its elements.
+_scaled_apart = apart(_scaled, static_argnums=(0, 3, 6))
 
 
 def _error(quantizer: Any, x: Array, layout: Layout, noise: Any, made: _made.Made) -> Array:

@@ -4,6 +4,8 @@ All cases of an operation are one program, compiled once for JAX and once throug
 rule, which a policy that quantizes nothing is sent through by force.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -128,11 +130,15 @@ def ours(kind, x, y, options, policy):
     return DOORS[kind](x, y, **options, policy=policy)
 
 
-def results(function, dtype, kinds):
+# What is compared is what is computed, which the compiler's last passes do not change; without
+# them it is done in a sixth of the time. The slow tests compile as users do.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def results(function, dtype, kinds, options=QUICK):
     """Results and gradients of all cases of some kinds, from one program."""
     chosen = {name: case for name, case in CASES.items() if case[0] in kinds}
 
-    @jax.jit
     def every():
         found = {}
         for n, (name, (kind, shapes, options)) in enumerate(chosen.items()):
@@ -145,7 +151,15 @@ def results(function, dtype, kinds):
             found[name] = (out, *pull(weight.astype(out.dtype)))
         return found
 
-    return every()
+    return jax.jit(every).lower().compile(compiler_options=options)()
+
+
+def nothing(kind, x, y, options):
+    """Our function, where nothing is quantized."""
+    return ours(kind, x, y, options, NOTHING)
+
+
+expected = functools.cache(functools.partial(results, plain))
 
 
 @pytest.fixture
@@ -155,13 +169,24 @@ def by_force(monkeypatch):
 
 
 @KINDS
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__
+)
 def test_nothing_quantized_is_jax_bit_for_bit(dtype, kinds, by_force):
-    found = results(lambda k, x, y, o: ours(k, x, y, o, NOTHING), dtype, kinds)
-    expected = results(plain, dtype, kinds)
-    for name, want in expected.items():
+    found = results(nothing, dtype, kinds)
+    for name, want in expected(dtype, kinds).items():
         chex.assert_trees_all_equal(found[name], want, custom_message=name)
         chex.assert_trees_all_equal_dtypes(found[name], want)
+
+
+@pytest.mark.slow
+@KINDS
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__
+)
+def test_nothing_quantized_is_jax_bit_for_bit_as_users_compile_it(dtype, kinds, by_force):
+    found, want = (results(f, dtype, kinds, None) for f in (nothing, plain))
+    chex.assert_trees_all_equal(found, want)
 
 
 def test_the_door_hands_the_arguments_to_jax_where_nothing_is_quantized():
@@ -177,7 +202,7 @@ def test_a_quantizer_that_loses_nothing_changes_no_result(kinds):
     """float32 operands cast to float32: all six go the whole way and come back as they were."""
     lossless = Policy.all(Quantizer(qjax.formats.Float(8, 23)))
     found = results(lambda k, x, y, o: ours(k, x, y, o, lossless), jnp.float32, kinds)
-    for name, want in results(plain, jnp.float32, kinds).items():
+    for name, want in expected(jnp.float32, kinds).items():
         for a, b in zip(found[name], want, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
 

@@ -9,9 +9,10 @@ import pytest
 
 import qjax
 from qjax import Gemm, Policy, Quantizer, calibration
-from qjax.contraction import BitSplit, Hadamard
+from qjax.contraction import SAVED, BitSplit, Hadamard
 
 DOT = (((1,), (0,)), ((), ()))
+DOTS = jax.checkpoint_policies.dots_saveable
 INT8, INT4 = Quantizer("int8_channel"), Quantizer("int4_channel")
 X, W, G = (
     jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((16, 32), (32, 64), (16, 64)))
@@ -107,3 +108,38 @@ def test_what_cannot_be_kept_is_refused():
         Policy(Gemm(BitSplit(INT4, INT4)), residuals="codes")
     with pytest.raises(ValueError, match=r"Policy.residuals.*'packed'"):
         Policy(residuals="packed")  # type: ignore[arg-type]
+
+
+def test_what_a_model_saves_may_be_codes_alone():
+    """Twelve layers between which much is computed; everything but codes is computed again."""
+    policy = Policy(Gemm("mxfp8", "mxfp8"), residuals="codes")
+    weights = [jax.ShapeDtypeStruct((64, 64), jnp.float32)] * 12
+    x = jax.ShapeDtypeStruct((512, 64), jnp.float32)
+
+    def model(policy):
+        def layers(x, *weights):
+            for w in weights:
+                x = jax.nn.gelu(qjax.dot_general(x, w, DOT, policy=policy)) + jnp.tanh(x)
+            return x
+
+        return layers
+
+    def saved(function):
+        kept = jax.tree.leaves(jax.eval_shape(lambda *a: jax.vjp(function, *a)[1], x, *weights))
+        return [leaf for leaf in kept if leaf.shape != (64, 64)]
+
+    size = lambda leaves: sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)  # noqa: E731
+    names = jax.checkpoint_policies.save_only_these_names(SAVED)
+    low = saved(jax.checkpoint(model(policy), policy=names))
+    assert [leaf.dtype.name for leaf in low].count("float8_e4m3fn") == 12
+    assert size(low) < 0.35 * size(saved(model(policy)))
+    assert size(low) < 0.35 * size(saved(jax.checkpoint(model(Policy()), policy=DOTS)))
+
+
+def test_gradients_from_codes_alone_are_the_same():
+    policy = Policy(Gemm(INT8, INT4), clip=True, residuals="codes")
+    function = lambda x, w: jnp.sum(qjax.dot_general(x, w, DOT, policy=policy) * G)  # noqa: E731
+    names = jax.checkpoint_policies.save_only_these_names(SAVED)
+    low = jax.jit(jax.grad(jax.checkpoint(function, policy=names), (0, 1)))(X, W)
+    for one, two in zip(low, jax.jit(jax.grad(function, (0, 1)))(X, W), strict=True):
+        np.testing.assert_array_equal(one, two)
