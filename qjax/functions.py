@@ -17,7 +17,6 @@ import numpy as np
 from qjax._typing import Key, PyTree
 from qjax.contraction.outside import needs_variables
 from qjax.contraction.record import enter_region
-from qjax.formats import Float
 from qjax.recipes import Recipe
 from qjax.recipes.elementwise import ElementwiseRewriter
 from qjax.recipes.ledger import Ledger
@@ -67,7 +66,7 @@ class QuantizedFunction:
         recipe: Recipe,
         weights: Names = (),
         diagnostics: bool = False,
-        elementwise: Float | str | None = None,
+        elementwise: Any = None,
     ):
         self.function = function
         self.recipe = recipe
@@ -141,7 +140,7 @@ def quantize(
     *,
     weights: Names = (),
     diagnostics: bool = False,
-    elementwise: Float | str | None = None,
+    elementwise: Any = None,
 ) -> QuantizedFunction:
     """Gives the function that computes by `recipe`; see `QuantizedFunction`.
 
@@ -153,14 +152,14 @@ def quantize(
         left operand comes from these alone, and whose right one does not, gets its policy
         with the sides exchanged. Where empty, the right operand is taken for the weight.
       diagnostics: Whether facts about every cast are collected; none are inside `custom_vjp`.
-      elementwise: Float of IEEE's kind, such as "bfloat16", that the results of element-wise
-        operations and of sums are rounded to, and the gradients that come back to them
-        (`recipes.elementwise` says which); None leaves them as they are. What a contraction gives
-        is `Gemm.result`'s business.
+      elementwise: What the results of element-wise operations and of sums are rounded to, a
+        Quantizer, a QType, a Format or a name such as "bfloat16"; None leaves them as they are
+        (`recipes.elementwise` says which these are, and what becomes of gradients). What a
+        contraction gives is `Gemm.result`'s business.
 
     Raises:
-      ValueError: If `weights` names no argument of the function, or `elementwise` is no float of
-        that kind.
+      ValueError: If `weights` names no argument of the function, or `elementwise` draws
+        noise or remembers.
     """
     if isinstance(function, QuantizedFunction):
         function, weights = function.function, weights or function.weights

@@ -1,9 +1,9 @@
 """Rounds the results of element-wise operations in a traced program, beside its contractions.
 
 Every addition, product, exponential and the like, and every sum over axes, gives its result in
-a small float, as on hardware whose vector units compute in it: normalizations, softmax,
-activation functions, biases and sums of residuals. Gradients that come back to such a result are
-rounded to the same float, so that the backward pass computes in it too. A function with a
+a small float or another format, as on hardware whose vector units compute in it: normalizations,
+softmax, activation functions, biases and sums of residuals. Gradients that come back to a result
+in a float are rounded to it too, so that the backward pass computes in it. A function with a
 derivative of its own (`jax.custom_jvp`, such as `jax.nn.relu`) counts as one operation. What
 chooses, moves or compares numbers rounds nothing; neither do `jax.custom_vjp` rules of others
 outside of the operations in them.
@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 
-from qjax import formats
+from qjax import gradients
 from qjax._typing import Array
 from qjax.formats import Float
+from qjax.quantizer import Quantizer
 from qjax.recipes.equations import as_it_is
 from qjax.recipes.places import Place, Wanted
 from qjax.recipes.rewrite import Choose, Rewriter
@@ -34,20 +35,35 @@ ROUNDED = frozenset((
 ))  # fmt: skip
 
 
-def rounding(format: Float | str) -> Callable[[Array], Array]:
-    """The function that rounds to a float of IEEE's kind, to nearest even, and its gradient too.
+def rounding(to: Any) -> Callable[[Array], Array]:
+    """The function that rounds a result.
+
+    A float of IEEE's kind rounds the gradient too; through other formats and quantizers, such as
+    fixed point with the roundings of hardware, the gradient passes as it is.
+
+    Args:
+      to: A Quantizer, a QType, a Format or a name; tiles run along the last axis.
 
     Raises:
-      ValueError: If the format is none of these; `jax.lax.reduce_precision` knows no others.
+      ValueError: If it draws noise or remembers, for which there is no place here.
     """
-    float_: Any = formats.parse(format) if isinstance(format, str) else format
-    if not isinstance(float_, Float) or float_ != Float(float_.exponent_bits, float_.mantissa_bits):
+    quantizer = to if isinstance(to, Quantizer) else Quantizer(to)
+    if quantizer.stochastic or quantizer.calibration.stateful:
         raise ValueError(
-            f"`elementwise` takes a float with infinities and the usual bias, but {format!r} came. "
-            "Give 'bfloat16', 'float16' or `formats.Float(exponent, mantissa)`."
+            f"`elementwise` takes what rounds without noise and remembers nothing, but {to!r} "
+            "came. Give for instance 'bfloat16' or a fixed-point format."
         )
-    bits = (float_.exponent_bits, float_.mantissa_bits)
-    return lambda x: jax.lax.reduce_precision(x, *bits)
+    format = quantizer.qtype.format
+    ieee = isinstance(format, Float) and format == Float(format.exponent_bits, format.mantissa_bits)
+    if ieee and quantizer == Quantizer(format):
+        bits = (format.exponent_bits, format.mantissa_bits)
+        return lambda x: jax.lax.reduce_precision(x, *bits)
+
+    def cast(x: Array) -> Array:
+        contract = (-1,) if x.ndim else ()
+        return gradients.through(x, quantizer.cast(jax.lax.stop_gradient(x), contract=contract))
+
+    return cast
 
 
 class ElementwiseRewriter(Rewriter):
@@ -55,12 +71,12 @@ class ElementwiseRewriter(Rewriter):
 
     Args:
       choose: Decides about each contraction.
-      format: What element-wise results are rounded to.
+      to: What element-wise results are rounded to.
     """
 
-    def __init__(self, choose: Choose, format: Float | str):
+    def __init__(self, choose: Choose, to: Any):
         super().__init__(choose)
-        self._round = rounding(format)
+        self._round = rounding(to)
         self._contractions = Rewriter(choose)
 
     def wants(self, eqn: JaxprEqn, scopes: tuple[str, ...]) -> Wanted | None:

@@ -16,7 +16,9 @@ Sources: Drumond et al. 2018, "Training DNNs with Hybrid Block Floating Point" (
 2211.10737): abstracts and the released code, not the text, so that its recommended block of 64
 could not be verified. The code rounds stochastically in the forward pass too and reuses one
 conversion for both directions; the paper's products are followed here. The state of record of the
-weights, 16 bits of mantissa, is an optimizer's matter: `train.rounded_parameters`.
+weights, 16 bits of mantissa, is an optimizer's matter: `train.rounded_parameters`. How dense such
+arithmetic is in hardware counts `qjax.cost`; what it does to the distribution of a tensor, layer by
+layer and epoch by epoch, is `diagnostics.wasserstein`.
 """
 
 import dataclasses

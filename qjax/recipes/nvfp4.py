@@ -14,8 +14,8 @@ of the forward products alone most of that: `train.Phases((recipe(), finish()), 
 
 Source: NVIDIA 2025, "Pretraining Large Language Models with NVFP4" (arXiv 2509.25149), sections 2
 to 5 and appendix B. The signs are drawn here; Transformer Engine has a fixed vector of its own.
-Not here: bfloat16 results of products, and the choice of four over six as a block's largest
-value, which later releases added.
+Results of products are float32 here, and bfloat16 where `Gemm.result` says so. Not here: the choice
+of four over six as a block's largest value, which later releases added.
 """
 
 import dataclasses

@@ -10,8 +10,10 @@ Source: "Trainable fixed-point quantization for deep learning acceleration on FP
 2401.17544). Read: its abstract, and a review that gives the cast (shift, round, overflow, shift
 back) and the limit on ones. The gradient is derived from that of a learned step, and whether
 signed digits count as ones could not be verified; here the ones of the magnitude count.
-`operands.LearnedPoint.encode` exports the integers and shifts. Left out: casts of what is
-not an operand of a product, such as normalizations and sums of residuals.
+`operands.LearnedPoint.encode` exports the integers and shifts. What is computed between products,
+such as normalizations and sums of residuals, is cast to fixed point through the door for functions:
+`qjax.quantize(f, recipe, elementwise=Quantizer("fixed4.3", rounding=NearestUp()))`, with one point
+for all that is given and not learned, as the paper's is.
 """
 
 from qjax.contraction import Gemm, Policy

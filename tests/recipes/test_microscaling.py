@@ -10,6 +10,7 @@ import qjax
 from qjax import Quantizer
 from qjax.quantizer import Shrunk
 from qjax.recipes import microscaling
+from qjax.rounding import Stochastic
 
 TYPES = {
     "mxfp8": ("mxfp8", "mxfp8"),
@@ -115,7 +116,7 @@ def test_vector_operations_and_products_in_bfloat16_through_the_door_for_functio
         assert np.allclose(found, near, rtol=2**-6, atol=2**-6)
     kernel, _ = back(g)
     assert np.array_equal(kernel, low(kernel))
-    with pytest.raises(ValueError, match=r"`elementwise` takes a float with infinities"):
-        qjax.quantize(block, recipe, elementwise="e4m3fn")
+    with pytest.raises(ValueError, match=r"`elementwise` takes what rounds without noise"):
+        qjax.quantize(block, recipe, elementwise=Quantizer("bfloat16", rounding=Stochastic()))
     with pytest.raises(TypeError, match="elementwise"):
         qjax.quantize(nn.Dense(3), recipe, elementwise="bfloat16")

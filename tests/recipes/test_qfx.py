@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import qjax
+from qjax import Quantizer
 from qjax.contraction.operands import LearnedPoint
 from qjax.contraction.variables import Values
 from qjax.recipes import qfx
@@ -80,6 +81,21 @@ def test_the_point_moves_with_the_data(power):
     # From three bits too few the gradient leads back up, whatever the scale of the data.
     slope = jax.grad(error)(other - 3, X * 2.0**power)
     assert float(slope) < 0
+
+
+def test_what_stands_between_products_is_cast_to_fixed_point_as_in_hardware():
+    """A residual and its scaling in integers, half up, wide sums; gradients pass through."""
+    to = Quantizer("fixed4.3", rounding=NearestUp())
+    x = jnp.round(16 * X) / 16
+    f = lambda x: (x * 0.375 + x) - 0.25  # noqa: E731
+    quantized = qjax.quantize(f, "float32", elementwise=to)
+    whole = np.asarray(x * 16, np.int64)  # Four bits after the point.
+    half_up = lambda n, shift: (n + (1 << shift - 1)) >> shift  # noqa: E731
+    clip = lambda n: np.clip(n, -127, 127)  # noqa: E731
+    product = clip(half_up(whole * 3, 4))  # 0.375 = 3 / 8: seven bits, to three.
+    total = clip(half_up(product * 2 + whole, 1))
+    assert np.array_equal(quantized(x) * 8, clip(total - 2))
+    assert np.array_equal(jax.grad(lambda x: jnp.sum(quantized(x)))(x), np.full(x.shape, 1.375))
 
 
 def test_what_cannot_be_is_refused():
