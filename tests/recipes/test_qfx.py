@@ -42,6 +42,14 @@ def test_a_layer_is_that_of_whole_numbers(bits, ones):
     assert np.array_equal(x, np.clip(np.floor(scaled + 0.5), low, high))
 
 
+def test_halves_round_up_in_both_operands_as_by_ap_rnd():
+    halves = jnp.array([0.5, 1.5, 2.5, -0.5, -1.5, -2.5])
+    fwd = qfx.policy(8).fwd
+    for operand in (fwd.lhs, fwd.rhs):
+        codes, fraction = operand.encode(halves, {"integer_bits": jnp.float32(7)})
+        assert (codes.tolist(), int(fraction)) == ([1, 2, 3, 0, -1, -2], 0)
+
+
 @pytest.mark.parametrize("ones", [1, 2])
 def test_products_with_few_ones_are_shifts_and_additions(ones):
     _, ((x, _), (w, _)) = layer(qfx.policy(8, ones))
