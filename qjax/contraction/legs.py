@@ -114,7 +114,7 @@ def transformed(
 ) -> tuple[Array, Array]:
     """Both operands after the transform of the leg, in the wide dtype."""
     assert gemm.transform is not None
-    lhs, rhs = (x.astype(call.wide) for x in operands)
+    lhs, rhs = (transforms.held(x, call.wide) for x in operands)
     bound = transforms.bind(gemm.transform, call.labels.paired(leg), lhs, rhs)
     return bound.first(lhs), bound.second(rhs)
 

@@ -57,7 +57,7 @@ def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
     gemm, measured = policy.fwd, ()
     operands = (lhs, rhs)
     if gemm.transform is not None:
-        first, second = (x.astype(call.wide) for x in operands)
+        first, second = (transforms.held(x, call.wide) for x in operands)
         bound = transforms.bind(gemm.transform, call.labels.paired("fwd"), first, second)
         operands, measured = (bound.first(first), bound.second(second)), bound.measured
     kept, masks = [], []

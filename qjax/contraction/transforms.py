@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qjax._typing import Array
+from qjax._typing import Array, DTypeLike
 from qjax.contraction.axes import Paired
 
 # Factors of a Hadamard matrix up to this size are multiplied as matrices, whose cost per element
@@ -121,9 +121,7 @@ def walsh_hadamard(x: Array) -> Array:
     while stride < shape[-1]:
         factor = min(DENSE, shape[-1] // stride)
         parts = x.reshape(*shape[:-1], shape[-1] // (stride * factor), factor, stride)
-        # Behind the barrier the product with a constant operand is not folded: XLA's CPU gives the
-        # folded array a transposed layout and then reads its elements in the wrong order.
-        matrix = jax.lax.optimization_barrier(jnp.asarray(_sylvester(factor), x.dtype))
+        matrix = jnp.asarray(_sylvester(factor), x.dtype)
         x = jnp.einsum("...ij,ik->...kj", parts, matrix, precision=jax.lax.Precision.HIGHEST)
         stride *= factor
     return x.reshape(shape)
@@ -270,6 +268,17 @@ class Cancelling:
 
     def _map(self, function: Any) -> Any:
         return lambda x: function(x, self.measured)
+
+
+def held(x: Array, dtype: DTypeLike) -> Array:
+    """An operand in the dtype that it is transformed in, which no compiler sees through.
+
+    Of an operand that is a constant of the program, such as weights that a function closes over,
+    XLA's CPU would compute the transform and the cast after it while compiling, and gets some of
+    these wrong: elements come in another order (`constant_folding`; without that pass they do
+    not). Behind a barrier nothing is folded.
+    """
+    return jax.lax.optimization_barrier(x.astype(dtype))
 
 
 def bind(transform: Transform, axes: Paired, lhs: Array, rhs: Array) -> Cancelling:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from qjax import casting, qtensor
 from qjax._typing import Array
 from qjax.calibration import AbsMax
-from qjax.formats import FLOAT32, STEP, Float, Format, Int, PowerOfTwo, extended, split
-from qjax.quantizer._made import HUGE, TINY, Made, inverse, reciprocal, scale_layout
+from qjax.formats import STEP, Float, Format, Int, PowerOfTwo, extended, split
+from qjax.quantizer._made import HUGE, TINY, Made, inverse, is_float32, reciprocal, scale_layout
 from qjax.tiling import Layout
 
 
@@ -32,7 +32,7 @@ def two_levels(
     top = _top(known, procedure, inner)
     encode = jnp.minimum(format.max * qtype.format.max / jnp.where(top > 0, top, 1), HUGE)
     decode = 1 / encode
-    if qtype.scale.format != FLOAT32:  # It is a normal float32 as it is.
+    if not is_float32(qtype.scale):  # It is a normal float32 as it is.
         decode = casting.on_format(decode, qtype.scale.format)
         encode = jnp.where(decode == 1 / encode, encode, inverse(decode))
     if not (isinstance(qtype.format, Float) and qtype.format.family != "finite"):

@@ -26,7 +26,7 @@ TRANSFORMS = {
     "smoothing": Smoothing(0.7),
     "sorted": Permutation(),
 }
-DOT = (((1,), (0,)), ((), ()))
+DOT, KEY = (((1,), (0,)), ((), ())), jax.random.key(3)
 
 
 def dot(policy):
@@ -160,3 +160,18 @@ def test_a_flipped_policy_computes_the_same():
     gemm = Gemm(int4, None, transform=Smoothing(0.7))
     swapped = qjax.dot_general(w.T, x.T, DOT, policy=Policy(gemm).flipped())
     chex.assert_trees_all_close(dot(Policy(gemm))(x, w), swapped.T, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", [Permutation(), Hadamard(), Smoothing()], ids=repr)
+def test_operands_that_are_constants_of_the_program_are_transformed_like_any_other(transform):
+    """XLA's CPU computes casts of transformed constants while compiling, and in a wrong order."""
+    x, w, g = normal(0, (32, 24)), normal(1, (24, 16)), normal(2, (32, 16))
+    e4m3, noisy = (
+        Quantizer("e4m3fn"),
+        Quantizer("int4_channel", rounding=qjax.rounding.Stochastic()),
+    )
+    policy = Policy(*(Gemm(q, q, transform=transform) for q in (e4m3, noisy, e4m3)))
+    product = lambda x, w: qjax.dot_general(x, w, DOT, policy=policy, key=KEY)  # noqa: E731
+    every = lambda x, w, g: jax.vjp(product, x, w)[1](g)  # noqa: E731
+    for found, want in zip(jax.jit(lambda g: every(x, w, g))(g), jax.jit(every)(x, w, g)):
+        np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
