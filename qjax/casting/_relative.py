@@ -82,6 +82,8 @@ def _float(pattern: Any) -> Array:
 
 
 def _unsigned(pattern: Any) -> Array:
+    if isinstance(pattern, int):  # Triton converts no bits of a constant
+        return jnp.uint32(pattern)
     return lax.bitcast_convert_type(jnp.asarray(pattern, jnp.int32), jnp.uint32)
 
 
