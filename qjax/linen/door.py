@@ -216,7 +216,7 @@ def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
             rule = matching.rule(relative, op)
             if rule is None:
                 return None
-            noise = _noise(module) if rule.policy.stochastic else None
+            noise = _noise(module, root) if rule.policy.stochastic else None
             variables = LayerVariables(module, part, diagnose)
             return Choice(rule.policy, "/".join(full), str(rule), noise, variables)
 
@@ -238,8 +238,12 @@ def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
     return intercept
 
 
-def _noise(module: nn.Module) -> Noise | None:
-    """The keys of a layer's contractions; they depend on its path, not on other layers."""
+def _noise(module: nn.Module, root: nn.Module) -> Noise | None:
+    """The keys of a layer's contractions; they depend on its path, not on other layers.
+
+    Raises:
+      ValueError: If the model was given a key that does not reach the layer.
+    """
     scope: Any = module.scope
     if module.has_rng(STREAM):
         # Lifted transformations split the key itself; what else Flax folds in, `Noise` does.
@@ -249,6 +253,13 @@ def _noise(module: nn.Module) -> Noise | None:
         # What `init` computes is thrown away; drawing from its stream would change the
         # parameters, which shall not depend on the recipe.
         key = jax.random.key(0)
+    elif root.has_rng(STREAM):
+        raise ValueError(
+            f"The layer {'/'.join(module.path)!r} rounds stochastically, but the key of the stream "
+            f"{STREAM!r} does not reach it. A lifted transformation around it has to split it: for "
+            f"`nn.scan` and `nn.RNN`, `split_rngs={{..., {STREAM!r}: True}}`. Or quantize the "
+            "function that applies the module: `qjax.quantize(model.apply, recipe, weights=0)`."
+        )
     else:
         return None
     noise = Noise(key)

@@ -87,3 +87,17 @@ def test_layers_can_be_left_out_by_a_rule():
     layer, x = LAYERS["Einsum"]
     report = qjax.report(qjax.quantize(layer, recipe), x)
     assert not any(row.quantized for row in report.rows)
+
+
+def test_noise_in_a_loop_needs_a_stream_that_reaches_it():
+    recipe = qjax.recipes.get("mxfp4")
+    variables = nn.RNN(nn.SimpleCell(3)).init(jax.random.key(0), SEQUENCE)
+    rngs = {"quant": jax.random.key(1)}
+    with pytest.raises(ValueError, match=r"'cell/[ih]'.*split_rngs=.*'quant': True"):
+        qjax.report(qjax.quantize(nn.RNN(nn.SimpleCell(3)), recipe), SEQUENCE)
+    model = nn.RNN(nn.SimpleCell(3), split_rngs={"params": False, "quant": True})
+    run = lambda v: qjax.quantize(model, recipe).apply(v, SEQUENCE, rngs=rngs).sum()  # noqa: E731
+    chex.assert_tree_all_finite(jax.grad(run)(variables))
+    function = qjax.quantize(nn.RNN(nn.SimpleCell(3)).apply, recipe, weights=0)
+    run = lambda v: function(v, SEQUENCE, quant_key=rngs["quant"]).sum()  # noqa: E731
+    chex.assert_tree_all_finite(jax.grad(run)(variables))
