@@ -272,7 +272,7 @@ def test_strict_raises_where_a_raw_contraction_was_asked_for():
     model = qjax.quantize(Raw(), Policy.all(MXFP8))
     report = qjax.report(model, X)
     assert sum(row.missed for row in report.rows) == 3
-    with pytest.raises(ValueError, match=r"Not quantized as asked.*\n.*use qjax\."):
+    with pytest.raises(ValueError, match=r"Not quantized as asked.*\n.*call qjax\."):
         qjax.report(model, X, strict=True)
 
 
