@@ -116,7 +116,9 @@ def _leg(
     like: Array | None = None,
 ) -> Array:
     """`legs.compute`, once for all contractions of the same shapes and static numbers."""
-    if gemm.is_identity and not call.decoded:
+    # What tells where it stands must be traced there.
+    telling = any(getattr(slot, "tells_place", False) for slot in (gemm.lhs, gemm.rhs))
+    if telling or (gemm.is_identity and not call.decoded):
         return legs.compute(call, leg, gemm, implementation, operands, like)
     static, numbers = _split(gemm)
     return _compiled(call, leg, static, numbers, implementation, operands, like)

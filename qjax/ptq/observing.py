@@ -6,7 +6,7 @@ loops and maps: what is seen leaves the compiled program through `jax.debug.call
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,8 @@ class Observer(Quantizer):
         settings = {"tell": tell, "operand": operand, "bounds": dict(bounds), "bins": bins}
         for name, value in settings.items():
             object.__setattr__(self, name, value)
+
+    tells_place: ClassVar[bool] = True
 
     # Two observers are never the same: each tells somebody else.
     def __eq__(self, other: object) -> bool:
