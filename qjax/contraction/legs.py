@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array, DTypeLike, Key, Shape
-from qjax.contraction import emulation, sampling, transforms
+from qjax.contraction import cancelling, emulation, sampling
 from qjax.contraction.accumulators import IntegerAccumulator
 from qjax.contraction.axes import LEGS, Axes, Labelling, Leg
 from qjax.contraction.execution import REFERENCE, execute, plan, role_key
@@ -114,8 +114,8 @@ def transformed(
 ) -> tuple[Array, Array]:
     """Both operands after the transform of the leg, in the wide dtype."""
     assert gemm.transform is not None
-    lhs, rhs = (transforms.held(x, call.wide) for x in operands)
-    bound = transforms.bind(gemm.transform, call.labels.paired(leg), lhs, rhs)
+    lhs, rhs = (cancelling.held(x, call.wide) for x in operands)
+    bound = cancelling.bind(gemm.transform, call.labels.paired(leg), lhs, rhs)
     return bound.first(lhs), bound.second(rhs)
 
 

@@ -15,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from qjax import diagnostics
 from qjax._typing import Array
-from qjax.contraction import legs, transforms
+from qjax.contraction import cancelling, legs
 from qjax.contraction.execution import role_key
 from qjax.contraction.policy import Policy
 from qjax.qtensor import QTensor
@@ -57,8 +57,8 @@ def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
     gemm, measured = policy.fwd, ()
     operands = (lhs, rhs)
     if gemm.transform is not None:
-        first, second = (transforms.held(x, call.wide) for x in operands)
-        bound = transforms.bind(gemm.transform, call.labels.paired("fwd"), first, second)
+        first, second = (cancelling.held(x, call.wide) for x in operands)
+        bound = cancelling.bind(gemm.transform, call.labels.paired("fwd"), first, second)
         operands, measured = (bound.first(first), bound.second(second)), bound.measured
     kept, masks = [], []
     for n, (x, quantizer) in enumerate(zip(operands, (gemm.lhs, gemm.rhs))):
@@ -84,7 +84,7 @@ def gradients(
     transform = policy.fwd.transform
     bound = None
     if transform is not None:
-        bound = transforms.Cancelling(transform, call.labels.paired("fwd"), kept.measured)
+        bound = cancelling.Cancelling(transform, call.labels.paired("fwd"), kept.measured)
     out = []
     for n, (gradient, mask) in enumerate(zip(computed, kept.masks)):
         if bound is not None and not policy.keeps_codes and mask is not None:

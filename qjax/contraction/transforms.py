@@ -1,23 +1,21 @@
 """Maps of both operands of a product that cancel in it: `(x A) . (w A^-T) == x . w`.
 
-They run along the contracted axes, flattened in the order of the first operand's, and change
-nothing but what the quantizers see: outliers are spread (`Hadamard`), moved to the operand that
-bears them better (`Smoothing`), or gathered into tiles of their own (`Permutation`). Nothing is
-quantized here, and no operation is known by name: `bilinear` says which axes are contracted.
+They run along the last axis of an array, to which `cancelling` brings what is contracted, and
+change nothing but what the quantizers see: outliers are spread (`Hadamard`), moved to the operand
+that bears them better (`Smoothing`), or gathered into tiles of their own (`Permutation`). Nothing
+is quantized here, and no operation is known by name.
 """
 
 import abc
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qjax._typing import Array, DTypeLike
-from qjax.contraction.axes import Paired
+from qjax._typing import Array
 
 # Factors of a Hadamard matrix up to this size are multiplied as matrices, whose cost per element
 # does not grow with the block.
@@ -226,91 +224,3 @@ class Permutation(Transform):
     def second(self, x: Array, measured: Any) -> Array:
         """The second operand, its channels in order."""
         return jnp.take(x, measured, axis=-1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cancelling:
-    """A transform, bound to the axes of a product and to what it measured in the operands.
-
-    Attributes:
-      transform: The transform.
-      axes: Where it acts in both operands.
-      measured: What both maps depend on.
-    """
-
-    transform: Transform
-    axes: Paired
-    measured: Any
-
-    def first(self, x: Array) -> Array:
-        """The map of the first operand, in its own shape."""
-        return along(self.axes.lhs, self.axes.lhs_groups, x, self._map(self.transform.first))
-
-    def second(self, x: Array) -> Array:
-        """The map of the second operand, in its own shape."""
-        return along(self.axes.rhs, self.axes.rhs_groups, x, self._map(self.transform.second))
-
-    def lowered(self, side: int, gradient: Array) -> Array:
-        """The gradient of an operand (0 or 1), from that of its transform."""
-        function = (self.first, self.second)[side]
-        (result,) = jax.linear_transpose(function, gradient)(gradient)
-        return result
-
-    def lifted(self, side: int, gradient: Array) -> Array:
-        """The gradient of the transform of an operand, from that of the operand."""
-        # The gradient of one operand goes the way of the other operand.
-        swapped = (self.transform.second, self.transform.first)[side]
-        axes, groups = (
-            (self.axes.lhs, self.axes.lhs_groups),
-            (self.axes.rhs, self.axes.rhs_groups),
-        )[side]
-        return along(axes, groups, gradient, self._map(swapped))
-
-    def _map(self, function: Any) -> Any:
-        return lambda x: function(x, self.measured)
-
-
-def held(x: Array, dtype: DTypeLike) -> Array:
-    """An operand in the dtype that it is transformed in, which no compiler sees through.
-
-    Of an operand that is a constant of the program, such as weights that a function closes over,
-    XLA's CPU would compute the transform and the cast after it while compiling, and gets some of
-    these wrong: elements come in another order (`constant_folding`; without that pass they do
-    not). Behind a barrier nothing is folded.
-    """
-    return jax.lax.optimization_barrier(x.astype(dtype))
-
-
-def bind(transform: Transform, axes: Paired, lhs: Array, rhs: Array) -> Cancelling:
-    """A transform for the two operands of one product; what it measures has no derivative."""
-    parts = (
-        _front(axes.lhs, axes.lhs_groups, jax.lax.stop_gradient(lhs)),
-        _front(axes.rhs, axes.rhs_groups, jax.lax.stop_gradient(rhs)),
-    )
-    return Cancelling(transform, axes, transform.measure(*parts))
-
-
-def along(axes: tuple[int, ...], groups: int, x: Array, function: Any) -> Array:
-    """Applies `function`, which acts on the last axis, along `axes` flattened in their order.
-
-    Args:
-      axes: Axes of `x`.
-      groups: Parts of the flattened axis that are mapped each on their own.
-      x: Array.
-      function: Keeps shapes.
-    """
-    order, moved = _order(axes, x), _front(axes, groups, x)
-    out = function(moved).reshape([x.shape[i] for i in order])
-    return out.transpose([order.index(i) for i in range(x.ndim)])
-
-
-def _order(axes: tuple[int, ...], x: Array) -> list[int]:
-    return [i for i in range(x.ndim) if i not in axes] + list(axes)
-
-
-def _front(axes: tuple[int, ...], groups: int, x: Array) -> Array:
-    """`x` with `axes` flattened to the last axis, one of each group."""
-    order = _order(axes, x)
-    n = math.prod(x.shape[i] for i in axes)
-    kept = [x.shape[i] for i in order[: x.ndim - len(axes)]]
-    return x.transpose(order).reshape([*kept, *([groups] if groups > 1 else []), n // groups])
