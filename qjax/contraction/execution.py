@@ -8,9 +8,9 @@ are multiplied, as integers or as eight-bit floats. Where a device multiplies MX
 itself, it is given codes and scales. Integer sums are exact; of others only the order and
 rounding of the float32 sum differ from the reference.
 
-Asked for nothing, the automatic choice takes int8 or bfloat16 operands for products that are
-large enough to gain by it, and the reference otherwise. The reference alone gives the same bits
-whether the bits of a format are static or traced: ask for it where both must agree.
+Unasked, int8 or bfloat16 operands are chosen for products large enough to gain by it, and the
+reference otherwise. The reference alone gives the same bits whether the bits of a format are
+static or traced: ask for it where both must agree.
 """
 
 import dataclasses

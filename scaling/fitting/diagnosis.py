@@ -7,7 +7,7 @@ import numpy as np
 from scaling.findings import Finding
 from scaling.fitting.objectives import Objective
 from scaling.fitting.polish import End, polish
-from scaling.tables import design
+from scaling.tables import design, identifiability
 from scaling.uncertainty.covariance import covariance, uneven_errors
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _identified(fit: "FitResult") -> list[Finding]:
                 details={"parameters": loose},
             )
         )
-    weak = design.weak_direction(coords, cov)
+    weak = identifiability.weak_direction(coords, cov)
     return found + [f for f in weak if not set(f.details["parameters"]) <= set(loose)]
 
 

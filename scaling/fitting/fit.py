@@ -19,7 +19,7 @@ from scaling.fitting.result import FitResult, Start
 from scaling.fitting.seeding import seeds
 from scaling.laws import Law
 from scaling.progress import bar
-from scaling.tables import design
+from scaling.tables import identifiability
 from scaling.tables.dataset import Dataset
 from scaling.uncertainty.bootstrap import bootstrap as draw
 
@@ -137,7 +137,7 @@ def _refuse_hopeless(problem: Problem) -> None:
             f"{n} row(s) cannot determine the {p} free parameters of {coords.law.name!r}; "
             "add runs, fix parameters, or choose a smaller law."
         )
-    for finding in design.constants(problem.ds, coords, problem.objective):
+    for finding in identifiability.constants(problem.ds, coords, problem.objective):
         raise ValueError(finding.message)
 
 

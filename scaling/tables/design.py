@@ -1,46 +1,20 @@
 """Judges a design before it is fitted: levels, ranges, collinearity, repeats, units, schedules.
 
-What a table cannot tell apart no optimizer can; these checks say so first, in sentences. The
-identifiability of single parameters comes from the Jacobian at the best seed, before any polish.
+What a table cannot tell apart no optimizer can; these checks say so first, in sentences. What the
+Jacobian says of single parameters stands in `identifiability`.
 """
-
-from typing import Protocol
 
 import numpy as np
 
 from scaling.findings import Finding
-from scaling.fitting.coordinates import Coordinates
-from scaling.fitting.objectives import Objective
-from scaling.fitting.seeding import seeds
 from scaling.laws import Law, get
-from scaling.uncertainty.covariance import covariance
+from scaling.tables.identifiability import identifiability
+from scaling.tables.predictors import Table, axes
 
 #: Variance inflation above which a predictor is called collinear with the others.
 _INFLATION = 5.0
-#: Condition number of the scaled Jacobian above which parameters are called not identified.
-CONDITION = 1e4
-#: Condition number above which two columns of the Jacobian count as equal.
-_SINGULAR = 1e8
 #: Smallest plausible value of predictors that people write in thousands, millions or billions.
 _PLAUSIBLE = {"N": 1e4, "D": 1e5, "C": 1e10}
-
-
-class Table(Protocol):
-    """What a judgement needs of a ``Dataset``."""
-
-    lines: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    def __contains__(self, name: str) -> bool: ...
-
-    def __getitem__(self, name: str) -> np.ndarray: ...
-
-    def complete(self, law: Law) -> "Table": ...
-
-    def predictors(self, law: Law) -> dict[str, np.ndarray]: ...
-
-    def target(self, law: Law) -> np.ndarray: ...
 
 
 def check(ds: Table, law: str | Law) -> list[Finding]:
@@ -73,18 +47,6 @@ def check(ds: Table, law: str | Law) -> list[Finding]:
     return sorted(found, key=lambda f: ("error", "warning", "info").index(f.severity))
 
 
-def axes(ds: Table, law: Law) -> dict[str, np.ndarray]:
-    """Returns the numeric predictors on the scales on which laws see them."""
-    out = {}
-    for name, values in ds.predictors(law).items():
-        if name in law.labels:
-            continue
-        if name in ("E", "M"):
-            values = values + 0.5
-        out[name] = values if name in ("S",) else np.log(np.maximum(values, 1e-300))
-    return out
-
-
 def levels(ds: Table, law: Law) -> list[Finding]:
     """Finds predictors with too few distinct values for the parameters that act on them."""
     found = []
@@ -110,30 +72,6 @@ def levels(ds: Table, law: Law) -> list[Finding]:
             )
         )
     return found
-
-
-def constants(ds: Table, coords: Coordinates, objective: Objective) -> list[Finding]:
-    """Finds predictors that never vary although a fitted parameter needs them to.
-
-    A constant predictor is harmless where its effect is only a factor (one block size for Sun's
-    law); it is fatal where two columns of the Jacobian become equal.
-    """
-    still = [n for n, v in axes(ds, coords.law).items() if np.ptp(v) < 1e-9]
-    if not still:
-        return []
-    starts = seeds(coords, objective, 1)
-    if starts and covariance(coords, objective, starts[0]).condition < _SINGULAR:
-        return []
-    values = ", ".join(f"{n} is {ds[n][0]:g} in every row" for n in still)
-    return [
-        Finding(
-            code="too_few_levels",
-            severity="error",
-            message=f"{values}, so law {coords.law.name!r} cannot be fitted: it needs "
-            f"{', '.join(still)} to vary. Add runs, fix parameters, or choose a law without it.",
-            details={"predictors": still},
-        )
-    ]
 
 
 def collinearity(ds: Table, law: Law) -> list[Finding]:
@@ -259,44 +197,5 @@ def deltas(ds: Table) -> list[Finding]:
             "logarithm does not exist. Model the loss itself, leave the rows out (--drop-bad, in "
             "Python on_bad='drop'), or choose the objective l2.",
             details={"lines": [int(line) for line in ds.lines[bad]]},
-        )
-    ]
-
-
-def identifiability(ds: Table, law: Law) -> list[Finding]:
-    """Finds directions of the parameters that the rows do not determine, at the best seed."""
-    coords = Coordinates(law=law, x=ds.predictors(law), y=ds.target(law))
-    if len(ds) <= len(coords.free):
-        return [
-            Finding(
-                code="not_identified",
-                severity="error",
-                message=f"{len(ds)} rows cannot determine {len(coords.free)} parameters; "
-                "fix or tie some, add runs, or choose a smaller law.",
-                details={"rows": len(ds), "parameters": len(coords.free)},
-            )
-        ]
-    objective = Objective(name="log-l2" if (coords.y > 0).all() else "l2")
-    fatal = constants(ds, coords, objective)
-    if fatal:
-        return fatal
-    starts = seeds(coords, objective, 1)
-    if not starts:
-        return []
-    return weak_direction(coords, covariance(coords, objective, starts[0]))
-
-
-def weak_direction(coords, cov) -> list[Finding]:
-    """Finds the parameters of the least determined direction, where the Jacobian is singular."""
-    if cov.condition < CONDITION:
-        return []
-    names = [n for n, c in zip(coords.free, cov.weakest) if abs(c) > 0.3]
-    return [
-        Finding(
-            code="not_identified",
-            severity="warning",
-            message=f"The data hardly determine {', '.join(names)} separately (condition number "
-            f"{cov.condition:.2g}); fix one of them, or widen the design.",
-            details={"parameters": names, "condition": cov.condition},
         )
     ]
