@@ -111,10 +111,13 @@ def report(
 
 
 def program(
-    module: nn.Module, *, rngs: dict[str, Key] | None = None, **kwargs: Any
+    module: nn.Module, *, rngs: dict[str, Key] | None = None, noise: bool = True, **kwargs: Any
 ) -> Callable[..., Any]:
-    """The module as a function of its variables and inputs, to be traced and never run."""
-    keys = _rngs(rngs)
+    """The module as a function of its variables and inputs, to be traced and never run.
+
+    Without `noise` nothing may be drawn for roundings, and no lifted loop has to split their key.
+    """
+    keys = {name: key for name, key in _rngs(rngs).items() if noise or name != STREAM}
 
     def apply(variables: PyTree, *xs: Any) -> Any:
         return module.apply(variables, *xs, rngs=keys, mutable=True, **kwargs)

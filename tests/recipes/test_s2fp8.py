@@ -66,7 +66,9 @@ def test_all_operands_and_results_of_all_layers_are_squeezed():
     numbers = (((1,), (0,)), ((), ()))
     cast, g = ShiftSqueeze().cast, jax.random.normal(jax.random.key(4), (8, 16))
     out, back = jax.vjp(lambda x, w: qjax.dot_general(x, w, numbers, policy=policy), X, w)
-    assert np.array_equal(out, cast(cast(X) @ cast(w)))
+    # Powers of a compiled leg and of single operations differ in last places; neighbouring
+    # numbers of the format differ by far more.
+    assert np.allclose(out, cast(cast(X) @ cast(w)), rtol=1e-4)
     for found, exact in zip(back(g), (cast(g) @ cast(w).T, cast(X).T @ cast(g))):
         assert np.allclose(found, cast(exact), rtol=1e-4), "gradients of activations and weights"
     # Products on stored codes do not exist for a map that is not linear: all are emulated.
