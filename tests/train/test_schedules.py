@@ -13,7 +13,7 @@ import qjax
 from qjax import formats, qtypes, train
 from qjax.quantizer import Quantizer
 
-BITS = ((2, 1), (2, 3), (3, 2), (3, 4), (4, 3), (4, 5), (5, 2), (5, 6), (6, 7), (8, 7))
+BITS = ((2, 1), (2, 3), (3, 2), (3, 4), (4, 3), (4, 5), (5, 2), (5, 6), (6, 7), (7, 7))
 
 
 def mx(exponent, mantissa):
