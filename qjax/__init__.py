@@ -121,6 +121,8 @@ def pack(
 
     The model is traced, never run, to see which leaves are weights of which contraction.
     Without `model` only what names and shapes decide is packed: matrices called "kernel".
+    Weights that the recipe transforms forward (a Hadamard transform with a seed, a permutation
+    or smoothing scales found beforehand) are transformed first, and say so (`QTensor.basis`).
 
     Args:
       variables: Variables of a linen module, or their shapes under `jax.eval_shape`; an nnx

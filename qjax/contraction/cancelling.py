@@ -31,11 +31,15 @@ class Cancelling:
 
     def first(self, x: Array) -> Array:
         """The map of the first operand, in its own shape."""
-        return along(self.axes.lhs, self.axes.lhs_groups, x, self._map(self.transform.first))
+        return along(*_of(self.axes, 0), x, self._map(self.transform.first))
 
     def second(self, x: Array) -> Array:
         """The map of the second operand, in its own shape."""
-        return along(self.axes.rhs, self.axes.rhs_groups, x, self._map(self.transform.second))
+        return along(*_of(self.axes, 1), x, self._map(self.transform.second))
+
+    def both(self, lhs: Array, rhs: Array, done: tuple[bool, bool]) -> tuple[Array, Array]:
+        """Both operands; those that are `done` were mapped before they were stored."""
+        return lhs if done[0] else self.first(lhs), rhs if done[1] else self.second(rhs)
 
     def lowered(self, side: int, gradient: Array) -> Array:
         """The gradient of an operand (0 or 1), from that of its transform."""
@@ -47,11 +51,7 @@ class Cancelling:
         """The gradient of the transform of an operand, from that of the operand."""
         # The gradient of one operand goes the way of the other operand.
         swapped = (self.transform.second, self.transform.first)[side]
-        axes, groups = (
-            (self.axes.lhs, self.axes.lhs_groups),
-            (self.axes.rhs, self.axes.rhs_groups),
-        )[side]
-        return along(axes, groups, gradient, self._map(swapped))
+        return along(*_of(self.axes, side), gradient, self._map(swapped))
 
     def _map(self, function: Any) -> Any:
         return lambda x: function(x, self.measured)
@@ -75,6 +75,37 @@ def bind(transform: Transform, axes: Paired, lhs: Array, rhs: Array) -> Cancelli
         _front(axes.rhs, axes.rhs_groups, jax.lax.stop_gradient(rhs)),
     )
     return Cancelling(transform, axes, transform.measure(*parts))
+
+
+def baked(transform: Transform, axes: Paired, side: int, x: Array) -> Array:
+    """The map of one operand (0 or 1) without the other, of a transform that has a basis."""
+    measured = _alone(transform, axes, side, x)
+    function = (transform.first, transform.second)[side]
+    return along(*_of(axes, side), x, lambda part: function(part, measured))
+
+
+def unbaked(transform: Transform, axes: Paired, side: int, x: Array) -> Array:
+    """The operand that `baked` made `x` of, rounding apart."""
+    measured = _alone(transform, axes, side, x)
+    # What cancels a map is the transpose of the other operand's.
+    other = (transform.second, transform.first)[side]
+
+    def back(part: Array) -> Array:
+        (result,) = jax.linear_transpose(lambda v: other(v, measured), part)(part)
+        return result
+
+    return along(*_of(axes, side), x, back)
+
+
+def _alone(transform: Transform, axes: Paired, side: int, x: Array) -> Any:
+    # Only how many channels there are is looked at, which both operands know.
+    part = _front(*_of(axes, side), x)
+    return transform.measure(part, part)
+
+
+def _of(axes: Paired, side: int) -> tuple[tuple[int, ...], int]:
+    """The axes of one operand, and how many groups they hold."""
+    return ((axes.lhs, axes.lhs_groups), (axes.rhs, axes.rhs_groups))[side]
 
 
 def along(axes: tuple[int, ...], groups: int, x: Array, function: Any) -> Array:

@@ -20,7 +20,7 @@ from qjax.contraction import windows
 from qjax.contraction.axes import Labelling, Leg, OperandAxes, Paired
 from qjax.contraction.ops import checked
 from qjax.contraction.policy import Policy
-from qjax.contraction.stored import take_stored
+from qjax.contraction.stored import shape_of
 from qjax.contraction.variables import Variables
 
 Padding = str | Sequence[tuple[int, int]]
@@ -164,14 +164,13 @@ def conv_general_dilated(
       TypeError: If an operand is not of floating point, or `policy` is no `Policy`.
       ValueError: If `policy` rounds stochastically and `key` is None.
     """
-    lhs, rhs, policy = take_stored("conv_general_dilated", lhs, rhs, policy)
-    lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
-    numbers = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    ones = (1,) * (lhs.ndim - 2)
+    shapes = shape_of(lhs), shape_of(rhs)
+    numbers = jax.lax.conv_dimension_numbers(*shapes, dimension_numbers)
+    ones = (1,) * (len(shapes[0]) - 2)
     before = tuple(lhs_dilation or ones)
     within = tuple(rhs_dilation or ones)
     if isinstance(padding, str):
-        padding = _padding(lhs.shape, rhs.shape, numbers, window_strides, within, padding)
+        padding = _padding(*shapes, numbers, window_strides, within, padding)
     op = Convolution(
         tuple(window_strides),
         tuple((int(low), int(high)) for low, high in padding),

@@ -19,6 +19,7 @@ from qjax.contraction.execution import REFERENCE, execute, plan, role_key
 from qjax.contraction.operands import Operand
 from qjax.contraction.policy import Gemm, Implementation
 from qjax.contraction.splitting import BitSplit
+from qjax.quantizer import Stored
 
 
 class Operation(Protocol):
@@ -113,10 +114,22 @@ def transformed(
     call: Call, leg: Leg, gemm: Gemm, operands: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     """Both operands after the transform of the leg, in the wide dtype."""
+    bound, held = bind(call, leg, gemm, operands)
+    return bound.both(*held, stored(gemm))
+
+
+def bind(
+    call: Call, leg: Leg, gemm: Gemm, operands: tuple[Array, Array]
+) -> tuple[cancelling.Cancelling, tuple[Array, Array]]:
+    """The transform of the leg for its operands, and these in the wide dtype."""
     assert gemm.transform is not None
     lhs, rhs = (cancelling.held(x, call.wide) for x in operands)
-    bound = cancelling.bind(gemm.transform, call.labels.paired(leg), lhs, rhs)
-    return bound.first(lhs), bound.second(rhs)
+    return cancelling.bind(gemm.transform, call.labels.paired(leg), lhs, rhs), (lhs, rhs)
+
+
+def stored(gemm: Gemm) -> tuple[bool, bool]:
+    """Which operands of a leg are there already as they are multiplied."""
+    return isinstance(gemm.lhs, Stored), isinstance(gemm.rhs, Stored)
 
 
 def _product(

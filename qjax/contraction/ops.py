@@ -21,7 +21,7 @@ from qjax.contraction.operations import DotGeneral, Einsum, canonical_pair, pars
 from qjax.contraction.outside import prepare
 from qjax.contraction.policy import Policy
 from qjax.contraction.record import record
-from qjax.contraction.stored import take_stored
+from qjax.contraction.stored import shape_of, take_stored
 from qjax.contraction.variables import Part, Variables
 from qjax.qtensor import QTensor
 
@@ -59,9 +59,8 @@ def dot_general(
       ValueError: If `policy` rounds stochastically and `key` is None, or has a wrong form.
     """
     _check_policy("dot_general", policy)
-    lhs, rhs, policy = take_stored("dot_general", lhs, rhs, policy)
     contracted, batch = dimension_numbers
-    ndims = (jnp.ndim(lhs), jnp.ndim(rhs))
+    ndims = (len(shape_of(lhs)), len(shape_of(rhs)))
     op = DotGeneral(
         canonical_pair(contracted, ndims),
         canonical_pair(batch, ndims),
@@ -105,14 +104,12 @@ def einsum(
       ValueError: If the subscripts do not fit the operands, or a needed key is missing.
     """
     _check_policy("einsum", policy)
-    if len(operands) == 2:
-        *operands, policy = take_stored("einsum", *operands, policy)  # type: ignore[assignment]
-    elif any(isinstance(x, QTensor) for x in operands):
+    if len(operands) != 2 and any(isinstance(x, QTensor) for x in operands):
         raise ValueError(
             f"`einsum` takes packed operands in products of two, but {len(operands)} came. "
             "Write the product of the packed one apart."
         )
-    terms, out = parse_subscripts(subscripts, tuple(jnp.ndim(x) for x in operands))
+    terms, out = parse_subscripts(subscripts, tuple(len(shape_of(x)) for x in operands))
     settings = {"precision": precision, "preferred_element_type": preferred_element_type}
     if len(operands) == 1:
         return jnp.einsum(f"{terms[0]}->{out}", *operands, **settings)  # type: ignore[call-overload]
@@ -166,6 +163,7 @@ def checked(
     """Checks what came to the door `name`, then contracts; see `bilinear.contract`."""
     _check_policy(name, policy)
     _check_key(name, policy, key)
+    lhs, rhs, policy = take_stored(name, op, lhs, rhs, policy)
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
     if not policy.is_identity:
         for side, x in (("lhs", lhs), ("rhs", rhs)):

@@ -16,7 +16,6 @@ from qjax.contraction.axes import Labelling, dot_general_labels
 from qjax.contraction.operations import Pair
 from qjax.contraction.ops import checked
 from qjax.contraction.policy import Policy
-from qjax.contraction.stored import take_stored
 from qjax.contraction.variables import Variables
 
 
@@ -121,7 +120,6 @@ def ragged_dot_general(
     variables: Variables | None = None,
 ) -> Array:
     """Computes `jax.lax.ragged_dot_general`; see `ragged_dot`, which has the usual axes."""
-    lhs, rhs, policy = take_stored("ragged_dot", lhs, rhs, policy)
     numbers = ragged_dot_dimension_numbers
     contract, batch = numbers.dot_dimension_numbers
     op = RaggedDot(

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from qjax._typing import Array, Shape
+from qjax._typing import Array, DTypeLike, Shape
 from qjax.contraction.axes import Axes
 from qjax.contraction.legs import Operation
 from qjax.contraction.policy import Policy
@@ -35,6 +35,7 @@ class Contraction:
       path: Where it stands in the model; empty outside of any model.
       rule: The rule that gave it its policy; empty where the policy was given by hand.
       shapes: Shapes of both operands.
+      dtypes: Dtypes of both operands.
       labels: Roles of their axes.
       policy: What its six operands are rounded to.
     """
@@ -44,6 +45,7 @@ class Contraction:
     path: str
     rule: str
     shapes: tuple[Shape, Shape]
+    dtypes: tuple[DTypeLike, DTypeLike]
     labels: Axes
     policy: Policy
 
@@ -116,9 +118,11 @@ def record(name: str, op: Operation, lhs: Array, rhs: Array, policy: Policy) -> 
             yield
         return
     number = next(_numbers)
-    labels = op.labels(lhs.ndim, rhs.ndim)
-    heard.contractions.append(
-        Contraction(number, name, path, rule, (lhs.shape, rhs.shape), labels, policy)
+    labels, shapes, dtypes = (
+        op.labels(lhs.ndim, rhs.ndim),
+        (lhs.shape, rhs.shape),
+        (lhs.dtype, rhs.dtype),
     )
+    heard.contractions.append(Contraction(number, name, path, rule, shapes, dtypes, labels, policy))
     with jax.named_scope(f"{SCOPE}[{name}:{number}]"):
         yield

@@ -19,7 +19,7 @@ from qjax.contraction import cancelling, legs
 from qjax.contraction.execution import role_key
 from qjax.contraction.policy import Policy
 from qjax.qtensor import QTensor
-from qjax.quantizer import Quantizer
+from qjax.quantizer import Quantizer, Stored
 
 # What the policies of `jax.checkpoint` know codes and masks by: `save_only_these_names(SAVED)`
 # keeps these and computes all else again.
@@ -57,9 +57,8 @@ def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
     gemm, measured = policy.fwd, ()
     operands = (lhs, rhs)
     if gemm.transform is not None:
-        first, second = (cancelling.held(x, call.wide) for x in operands)
-        bound = cancelling.bind(gemm.transform, call.labels.paired("fwd"), first, second)
-        operands, measured = (bound.first(first), bound.second(second)), bound.measured
+        bound, held = legs.bind(call, "fwd", gemm, operands)
+        operands, measured = bound.both(*held, legs.stored(gemm)), bound.measured
     kept, masks = [], []
     for n, (x, quantizer) in enumerate(zip(operands, (gemm.lhs, gemm.rhs))):
         tensor, mask = None, None
@@ -67,7 +66,7 @@ def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
             axes = call.labels.leg("fwd")[n]
             key = role_key(call.key, "fwd", n, quantizer)
             tensor = quantizer.encode(x, contract=axes.contract, batch=axes.batch, key=key)
-            if policy.clip:
+            if policy.clip and not isinstance(quantizer, Stored):
                 mask = jnp.packbits(~diagnostics.beyond(x, tensor), axis=None)
         masks.append(mask)
         whole = (lhs, rhs)[n] if not policy.keeps_codes else x

@@ -6,45 +6,62 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from qjax._typing import Array
+from qjax._typing import Array, Shape
+from qjax.contraction.axes import Axes
+from qjax.contraction.cancelling import unbaked
+from qjax.contraction.legs import Operation
 from qjax.contraction.policy import Gemm, Policy
 from qjax.contraction.record import here
+from qjax.contraction.transforms import Transform
 from qjax.qtensor import QTensor
 from qjax.quantizer import Quantizer, Stored
 
+SIDES = ("lhs", "rhs")
 
-def take_stored(name: str, lhs: Any, rhs: Any, policy: Policy) -> tuple[Array, Array, Policy]:
+
+def take_stored(
+    name: str, op: Operation, lhs: Any, rhs: Any, policy: Policy
+) -> tuple[Array, Array, Policy]:
     """Puts encoded operands in the slots of the policy's forward leg.
 
     The operands come back as arrays of the stored values, which only gradients look at: the
-    forward leg takes the codes.
+    forward leg takes the codes. What was transformed before it was encoded is transformed back.
 
     Args:
       name: The operation, for messages.
+      op: The operation.
       lhs: Array, or the tensor that `policy.fwd.lhs` made of it.
       rhs: Array, or the tensor that `policy.fwd.rhs` made of it.
       policy: Of the contraction.
 
     Raises:
       ValueError: If the policy does not quantize an encoded operand, quantizes it to another
-        type, or transforms it first.
+        type, or transforms it otherwise.
     """
     if not any(isinstance(x, QTensor) for x in (lhs, rhs)):
         return lhs, rhs, policy
-    if policy.fwd.transform is not None:
-        raise ValueError(
-            f"`{name}` was given a packed operand and {policy.fwd.transform!r}, which acts on "
-            "operands before they are encoded. Give the float operand, or leave out the transform."
-        )
-    slots: dict[str, Any] = {}
-    lhs, rhs = _after(lhs, rhs), _after(rhs, lhs)
-    for side, x in (("lhs", lhs), ("rhs", rhs)):
+    labels, transform = op.labels(*(len(shape_of(x)) for x in (lhs, rhs))), policy.fwd.transform
+    arrays, slots = [], {}
+    for n, x in enumerate((_after(lhs, rhs), _after(rhs, lhs))):
         if isinstance(x, QTensor):
-            check_type(name, side, x, getattr(policy.fwd, side))
-            slots[side] = Stored(x)
+            check_type(name, n, x, policy.fwd)
+            slots[SIDES[n]] = Stored(x)
+        arrays.append(_values(x, n, transform, labels) if isinstance(x, QTensor) else x)
     fwd: Gemm = dataclasses.replace(policy.fwd, **slots)
-    left, right = (x.decode() if isinstance(x, QTensor) else x for x in (lhs, rhs))
-    return left, right, dataclasses.replace(policy, fwd=fwd)
+    return arrays[0], arrays[1], dataclasses.replace(policy, fwd=fwd)
+
+
+def _values(tensor: QTensor, side: int, transform: Transform | None, labels: Axes) -> Array:
+    """The values of an operand as they were before any transform."""
+    if transform is None:
+        return tensor.decode()
+    values = unbaked(transform, labels.paired("fwd"), side, tensor.decode(jnp.float32))
+    return values.astype(tensor.dtype)
+
+
+def shape_of(x: Any) -> Shape:
+    """The shape of an operand, encoded or not."""
+    return x.shape if isinstance(x, QTensor) else jnp.shape(x)
 
 
 def _after(tensor: Any, other: Any) -> Any:
@@ -66,18 +83,24 @@ def _after(tensor: Any, other: Any) -> Any:
     return dataclasses.replace(tensor, scale=late)
 
 
-def check_type(name: str, side: str, tensor: QTensor, quantizer: Any) -> None:
-    """Refuses an operand that is encoded otherwise than its contraction asks.
+def check_type(name: str, side: int, tensor: QTensor, gemm: Gemm) -> None:
+    """Refuses an operand that is transformed or encoded otherwise than its contraction asks.
 
     Raises:
-      ValueError: Naming the place in the model and both types.
+      ValueError: Naming the place in the model, both types and both transforms.
     """
+    quantizer, transform = (gemm.lhs, gemm.rhs)[side], gemm.transform
     asked = quantizer.qtype if isinstance(quantizer, Quantizer) else None
-    if asked != tensor.qtype:
-        where = f" at {here()!r}" if here() else ""
-        wanted = "an array of floating point" if asked is None else asked.name
-        raise ValueError(
-            f"`{name}`{where} takes {wanted} as `{side}`, but a tensor packed as "
-            f"{tensor.qtype.name} of shape {tensor.shape} came. Use the recipe that it was packed "
-            "by, or pack the float weights again."
-        )
+    basis = "" if transform is None else transform.basis(side)
+    if asked == tensor.qtype and basis == tensor.basis:
+        return
+    wanted = "an array of floating point" if asked is None else asked.name
+    if asked is not None and transform is not None:
+        found = f"{transform!r}, which follows from operands or traced numbers"
+        wanted += f" after {found if basis is None else basis}"
+    where = f" at {here()!r}" if here() else ""
+    raise ValueError(
+        f"`{name}`{where} takes {wanted} as `{SIDES[side]}`, but a tensor packed as "
+        f"{tensor.kind}, of shape {tensor.shape}, came. Use the recipe that it was packed by, or "
+        "pack the float weights again."
+    )

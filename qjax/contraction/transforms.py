@@ -9,17 +9,20 @@ is quantized here, and no operation is known by name.
 import abc
 import dataclasses
 import functools
+import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from qjax._typing import Array
 
-# Factors of a Hadamard matrix up to this size are multiplied as matrices, whose cost per element
-# does not grow with the block.
-DENSE = 64
+# Blocks up to this size are one sum for each element; larger ones are taken in factors of `FACTOR`,
+# whose sums are short where their terms lie far apart.
+WHOLE = 32
+FACTOR = 4
 
 
 class Transform(abc.ABC):
@@ -42,15 +45,24 @@ class Transform(abc.ABC):
         """The transform for operands in the other order."""
         return self
 
+    def basis(self, side: int) -> str | None:
+        """Name of the map of the first (0) or second (1) operand, the same for equal maps alone.
+
+        None where the map follows from the operands at hand, so that none can be mapped before
+        the other is there. A packed tensor bears the name of what its values went through.
+        """
+        del side
+        return None
+
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Hadamard(Transform):
     """A Walsh-Hadamard transform of blocks of the contracted axis.
 
-    Sylvester's matrix, applied in factors of at most 64. What is left after the last whole
-    block is transformed in the largest blocks that fit it (13 elements as 8 + 4 + 1), so that
-    every length keeps its shape and the two operands cancel, rounding apart.
+    Sylvester's matrix. What is left after the last whole block is transformed in the largest
+    blocks that fit it (13 elements as 8 + 4 + 1), so that every length keeps its shape and the two
+    operands cancel, rounding apart.
 
     Attributes:
       block: Elements of a block, a power of two; None is the largest power of two that divides
@@ -88,6 +100,10 @@ class Hadamard(Transform):
         """The transform of the second operand."""
         return self._apply(x, 0.5 if self.orthonormal else 1.0)
 
+    def basis(self, side: int) -> str:
+        """What it is called; the sides differ where it is not orthonormal."""
+        return f"{self!r}{'' if self.orthonormal else _SIDES[side]}"
+
     def _apply(self, x: Array, power: float) -> Array:
         n = x.shape[-1]
         block = self.block or max(1, n & -n)
@@ -104,6 +120,14 @@ class Hadamard(Transform):
         return parts[0] if len(parts) == 1 else jnp.concatenate([x[..., :0], *parts], axis=-1)
 
 
+_SIDES = (" of the first operand", " of the second operand")
+
+
+def _digest(numbers: Any) -> str:
+    """Tells arrays apart that are too long to be written."""
+    return hashlib.sha256(np.asarray(numbers).tobytes()).hexdigest()[:12]
+
+
 @functools.lru_cache(maxsize=64)
 def _signs(seed: int, size: int) -> np.ndarray:
     # RandomState is the generator whose draws NumPy promises never to change.
@@ -114,15 +138,20 @@ def walsh_hadamard(x: Array) -> Array:
     """The Walsh-Hadamard transform of `(..., n)` along the last axis, `n` a power of two.
 
     In Sylvester's order and without a factor: applied twice it gives `n` times its argument.
+
+    The sums are written out, because those of a matrix product come in an order that hangs on
+    shapes, layouts and devices: a weight that is transformed once, to be stored, must be to the
+    bit what a program that runs makes of it.
     """
     shape, stride = x.shape, 1
     while stride < shape[-1]:
-        factor = min(DENSE, shape[-1] // stride)
+        factor = shape[-1] if shape[-1] <= WHOLE else min(FACTOR, shape[-1] // stride)
         parts = x.reshape(*shape[:-1], shape[-1] // (stride * factor), factor, stride)
-        matrix = jnp.asarray(_sylvester(factor), x.dtype)
-        x = jnp.einsum("...ij,ik->...kj", parts, matrix, precision=jax.lax.Precision.HIGHEST)
+        matrix = jnp.asarray(_sylvester(factor)[..., None], x.dtype)
+        terms = [parts[..., i : i + 1, :] * matrix[i] for i in range(factor)]
+        x = functools.reduce(jnp.add, terms).reshape(shape)
         stride *= factor
-    return x.reshape(shape)
+    return x
 
 
 @functools.lru_cache(maxsize=8)
@@ -179,8 +208,17 @@ class Smoothing(Transform):
         if self.scales is None:
             return dataclasses.replace(self, alpha=1 - self.alpha)
         scales = self.scales
-        inverse = tuple(1 / s for s in scales) if isinstance(scales, tuple) else 1 / scales
-        return dataclasses.replace(self, scales=inverse)
+        if isinstance(scales, tuple):
+            return dataclasses.replace(self, scales=tuple(1 / s for s in scales))
+        with jax.ensure_compile_time_eval():  # Numbers that are known stay so while tracing.
+            return dataclasses.replace(self, scales=1 / scales)
+
+    def basis(self, side: int) -> str | None:
+        """The number of scales and a digest of them; None where they are found or traced."""
+        if self.scales is None or any(isinstance(s, Tracer) for s in jax.tree.leaves(self.scales)):
+            return None
+        scales = np.asarray(self.scales, np.float32)
+        return f"Smoothing({scales.size} scales, sha256 {_digest(scales)}){_SIDES[side]}"
 
 
 @jax.tree_util.register_static
@@ -220,6 +258,12 @@ class Permutation(Transform):
     def first(self, x: Array, measured: Any) -> Array:
         """The first operand, its channels in order."""
         return jnp.take(x, measured, axis=-1)
+
+    def basis(self, side: int) -> str | None:
+        """The number of channels and a digest of their order; None where it is found."""
+        if self.order is None:
+            return None
+        return f"Permutation({len(self.order)} channels, sha256 {_digest(self.order)})"
 
     def second(self, x: Array, measured: Any) -> Array:
         """The second operand, its channels in order."""

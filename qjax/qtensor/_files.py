@@ -82,6 +82,7 @@ def describe(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[
         "format": format.name,
         "tile": [tensor.qtype.tile.contract, tensor.qtype.tile.keep],
         "dtype": tensor.dtype,
+        "basis": tensor.basis,
         "stack": list(tensor.qvalue.shape[: tensor.qvalue.ndim - tensor.ndim]),
         "layout": {field: list(getattr(layout, field)) for field in layout.__dataclass_fields__},
     }
@@ -128,8 +129,12 @@ def restore(name: str, fact: dict[str, Any], arrays: dict[str, Any], path: Any) 
     if isinstance(format, Choice):
         packed, tiles = jnp.asarray(arrays[f"{name}/choice"]), (*fact["stack"], *layout.scale_shape)
         choice = _of_elements(unpack(packed, format.tile_bits, tiles), layout)
-        return QTensor(format.join(codes, choice), scale, zero, qtype, layout, fact["dtype"])
-    return QTensor(_stored(codes, format), scale, zero, qtype, layout, fact["dtype"])
+        codes = format.join(codes, choice)
+    else:
+        codes = _stored(codes, format)
+    # Files were written before tensors had a basis.
+    basis = fact.get("basis", "")
+    return QTensor(codes, scale, zero, qtype, layout, fact["dtype"], basis=basis)
 
 
 def _check_parts(

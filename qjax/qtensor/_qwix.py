@@ -17,15 +17,16 @@ def to_qwix(tensor: QTensor) -> Any:
     have a counterpart there.
 
     Raises:
-      ValueError: If the format has no dtype, or the tensor a zero point.
+      ValueError: If the format has no dtype, or the tensor a zero point or a transform.
     """
     from qwix import QArray
 
     format = tensor.qtype.format
-    if tensor.scale is None or tensor.zero_point is not None or format.dtype is None:
+    other = tensor.zero_point is not None or bool(tensor.basis)
+    if tensor.scale is None or other or format.dtype is None:
         raise ValueError(
             f"`to_qwix` was asked to convert {tensor!r}. It converts scaled tensors without zero "
-            "point whose format has a NumPy or ml_dtypes dtype; decode others."
+            "point or transform whose format has a NumPy or ml_dtypes dtype; decode others."
         )
     values = format.load(tensor.qvalue)
     return QArray(

@@ -35,6 +35,15 @@ def rebuilt(tensor: Any, qvalue: Any, layout: Layout, part: Any) -> Any:
     return dataclasses.replace(tensor, qvalue=qvalue, scale=scale, zero_point=zero, layout=layout)
 
 
+def _check_whole(tensor: Any, axes: Sequence[int], verb: str) -> None:
+    """Refuses to cut or join, along `axes`, what was mapped as a whole along them."""
+    if tensor.basis and any(axis in tensor.layout.contract for axis in axes):
+        raise ValueError(
+            f"`{verb}` was asked of {tensor!r} along axes that went through this map as a whole. "
+            "Take the float tensor, or leave the map out of the recipe that it is packed by."
+        )
+
+
 def arranged(layout: Layout, sizes: Sequence[int], tiles: Sequence[int], source: Any) -> Layout:
     """Returns a layout of new sizes; `source[i]` is the old axis that new axis `i` came from."""
     shape = tuple(sizes)
@@ -71,6 +80,8 @@ def reshape(tensor: Any, shape: Shape) -> Any:
         )
     tiles, source = [], []
     for old, new in _groups(layout.shape, shape):
+        if len({i in layout.contract for i in old if layout.shape[i] > 1}) > 1:
+            _check_whole(tensor, old, "reshape")
         found = _split_tiles(layout, old, [shape[i] for i in new])
         if found is None:
             raise ValueError(
@@ -137,6 +148,8 @@ def index(tensor: Any, key: Any) -> Any:
             "Give at most one integer or slice per axis."
         )
     key = key + (slice(None),) * (len(layout.shape) - len(key))
+    cut = [i for i, (k, n) in enumerate(zip(key, layout.shape)) if k not in (slice(None), slice(n))]
+    _check_whole(tensor, cut, "indexing")
     sizes, tiles, source, outer = [], [], [], []
     for axis, (k, n, t) in enumerate(zip(key, layout.shape, layout.tiles)):
         if isinstance(k, int):
@@ -166,9 +179,14 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
     first = tensors[0]
     layout = layout_of(first, "concatenate")
     axis %= len(layout.shape)
+    _check_whole(first, (axis,), "concatenate")
     t = layout.tiles[axis]
     for tensor in tensors:
-        if tensor.qtype != first.qtype or tensor.layout.tiles != layout.tiles:
+        if (tensor.kind, tensor.qtype, tensor.layout.tiles) != (
+            first.kind,
+            first.qtype,
+            layout.tiles,
+        ):
             raise ValueError(
                 f"`concatenate` was given {tensor!r} beside {first!r}. Give tensors of one type "
                 "and tile."

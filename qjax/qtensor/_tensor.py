@@ -28,6 +28,8 @@ class QTensor:
       qtype: What is stored.
       layout: Where the tiles lie.
       dtype: The dtype that `decode` returns by default.
+      basis: Name of the map along the contracted axes that the values went through before they
+        were encoded; empty where there was none. `decode` gives mapped values.
     """
 
     qvalue: Array
@@ -36,6 +38,7 @@ class QTensor:
     qtype: QType = dataclasses.field(metadata={"static": True})
     layout: Layout = dataclasses.field(metadata={"static": True})
     dtype: str = dataclasses.field(default="float32", metadata={"static": True})
+    basis: str = dataclasses.field(default="", kw_only=True, metadata={"static": True})
 
     @property
     def shape(self) -> Shape:
@@ -86,6 +89,11 @@ class QTensor:
             level = level.scale
 
     @property
+    def kind(self) -> str:
+        """Name of the type, and what the values went through before, for messages."""
+        return f"{self.qtype.name} after {self.basis}" if self.basis else self.qtype.name
+
+    @property
     def T(self) -> "QTensor":
         """The tensor with its axes in reverse order."""
         return self.transpose()
@@ -129,7 +137,7 @@ class QTensor:
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.shape) or "scalar"
-        return f"QTensor({self.qtype.name}, {shape}, {self.dtype})"
+        return f"QTensor({self.kind}, {shape}, {self.dtype})"
 
 
 def spread_all(numbers: Array, layouts: list[Layout]) -> Array:

@@ -54,11 +54,13 @@ class Stored(Quantizer):
         """Returns the tensor; arguments and errors as for `cast`."""
         needed = tiling.resolve(x.shape, self.qtype.tile, contract, batch)
         own = self.tensor.layout
-        if _tiles(needed) != _tiles(own):
+        mapped = self.tensor.basis and _contracted(needed) != _contracted(own)
+        if _tiles(needed) != _tiles(own) or mapped:
             raise ValueError(
                 f"A contraction over axes {tuple(contract)} of an operand of shape {x.shape} was "
-                f"given {self.tensor!r}, whose tiles reach {own.tiles} along {own.merged}; this "
-                f"one needs {needed.tiles} along {needed.merged}. Encode the operand along the "
+                f"given {self.tensor!r}, whose tiles reach {own.tiles} along {own.merged}, of "
+                f"which axes {own.contract} are contracted; this one needs {needed.tiles} along "
+                f"{needed.merged} and contracts {needed.contract}. Encode the operand along the "
                 "axes that are contracted."
             )
         return self.tensor
@@ -83,6 +85,10 @@ class Stored(Quantizer):
 
     def __repr__(self) -> str:
         return f"Stored({self.tensor!r})"
+
+
+def _contracted(layout: Layout) -> set[int]:
+    return {axis for axis in layout.contract if layout.merged[axis] > 1}
 
 
 def _tiles(layout: Layout) -> Layout:

@@ -65,6 +65,12 @@ def arrays(values: Iterable[Any]) -> list[Any]:
 
 
 def _decoded(tensor: QTensor) -> Any:
+    if tensor.basis:
+        raise ValueError(
+            f"A quantized model reads {tensor!r} otherwise than by a contraction, but these are no "
+            "values of the weight itself. Leave it unpacked, or pack it by a recipe without this "
+            "transform."
+        )
     decode = QTensor.decode
     for _ in range(stack_of(tensor)):
         decode = jax.vmap(decode)
@@ -154,6 +160,6 @@ def check_wanted(path: str, name: str, operands: Sequence[Any]) -> None:
         if is_stored(x):
             raise ValueError(
                 f"The {name} at {path!r} takes an array of floating point as `{side}`, because no "
-                f"rule quantizes it, but a tensor packed as {x.qtype.name} of shape {x.shape} "
+                f"rule quantizes it, but a tensor packed as {x.kind}, of shape {x.shape}, "
                 "came. Use the recipe that it was packed by, or give the float weights."
             )

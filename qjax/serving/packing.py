@@ -15,7 +15,7 @@ import jax
 from qjax._typing import Key, PyTree
 from qjax.recipes import Recipe
 from qjax.recipes.weights import Uses, find
-from qjax.serving.plans import Plan, Unpackable, by_shape, is_packable, only, plan
+from qjax.serving.plans import Plan, Unpackable, by_shape, is_packable, plan
 from qjax.serving.sizes import name_of
 
 
@@ -100,11 +100,11 @@ def pack_by_names(variables: PyTree, recipe: Recipe, *, key: Key | None = None) 
         if last != "kernel" or not is_packable(leaf):
             continue
         match = recipe.match("/".join(layer[1:]), "dot_general")
-        quantizer = None if match is None else match[1].policy.fwd.rhs
-        if quantizer is None:
+        gemm = None if match is None else match[1].policy.fwd
+        if gemm is None or gemm.rhs is None:
             continue
         try:
-            plans[n] = by_shape(leaf.shape, only(quantizer))
+            plans[n] = by_shape(leaf.shape, gemm)
         except Unpackable as error:
             problems.append(f"{name_of(path)}: {error}; pass `model=` and `inputs=`")
     _tell(problems, plans, True)

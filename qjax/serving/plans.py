@@ -3,10 +3,10 @@
 The weight is moved as the model moves it on its way to a contraction, encoded there along
 the axes that are contracted, and moved back, so that the packed tensor takes its place.
 
-A packed tensor holds the codes of the weight itself. What a contraction encodes after a transform
-is another tensor, of the weight's shape but in another basis, which no other reader could take;
-two-part operands are two tensors; and trained operands are decoded by values that go on living
-beside the weight. All three are refused by name.
+Where the contraction transforms its operands first, so is the weight, and its tensor says by what:
+only a contraction with this very transform takes it. A transform that follows from the data of
+both operands cannot be applied beforehand; two-part operands are two tensors; and trained operands
+are decoded by values that go on living beside the weight. All three are refused by name.
 """
 
 import dataclasses
@@ -18,6 +18,9 @@ import jax.numpy as jnp
 
 from qjax import tiling
 from qjax._typing import Array, Key, Shape
+from qjax.contraction import Gemm, Transform
+from qjax.contraction.axes import Paired
+from qjax.contraction.cancelling import baked, held
 from qjax.qtensor import QTensor
 from qjax.quantizer import Quantizer
 from qjax.recipes.weights import Move, Use
@@ -31,6 +34,29 @@ class Unpackable(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Change:
+    """What a weight goes through before it is encoded.
+
+    Attributes:
+      basis: Name of the map.
+      side: Which operand of the contraction the weight is.
+      axes: Where the map acts in both operands.
+      wide: Dtype that operands are mapped in.
+      transform: The transform; its name stands for it where changes are compared.
+    """
+
+    basis: str
+    side: int
+    axes: Paired
+    wide: str
+    transform: Transform = dataclasses.field(compare=False)
+
+    def __call__(self, x: Array) -> Array:
+        """The operand after the map, as its contraction computes it."""
+        return baked(self.transform, self.axes, self.side, held(x, self.wide))
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """How a weight is packed.
 
@@ -40,6 +66,7 @@ class Plan:
       batch: Axes that both operands share.
       stack: Leading axes along which it holds one weight each.
       moves: From the weight to the operand.
+      change: What the operand goes through before it is encoded.
     """
 
     quantizer: Quantizer
@@ -47,6 +74,7 @@ class Plan:
     batch: tuple[int, ...] = ()
     stack: int = 0
     moves: tuple[Move, ...] = ()
+    change: Change | None = None
 
     def encode(self, weight: Array, key: Key | None = None) -> QTensor:
         """Returns the packed weight.
@@ -66,7 +94,10 @@ class Plan:
         for move in self.moves:
             operand = _forward(move, operand)
         axes = {"contract": self.contract, "batch": self.batch}
+        basis = "" if self.change is None else self.change.basis
+        operand = operand if self.change is None else self.change(operand)
         tensor = self.quantizer.encode(operand, **axes, key=key)
+        tensor = dataclasses.replace(tensor, basis=basis)
         try:
             for move in reversed(self.moves):
                 tensor = _backward(move, tensor)
@@ -90,12 +121,11 @@ def plan(uses: Sequence[Use], others: Sequence[str]) -> Plan | None:
         if use.quantizer is None:
             others = [*others, f"{use.known.op} at {use.known.path!r} in high precision"]
             continue
-        if use.known.policy.fwd.transform is not None:
-            raise Unpackable(f"{use.known.path!r} transforms it before it is quantized")
-        axes = use.known.labels.leg("fwd")[use.side]
-        moves = use.track.moves
-        _check_moves(moves, use, axes.contract, axes.batch)
-        found.append(Plan(only(use.quantizer), axes.contract, axes.batch, use.track.stack, moves))
+        axes, track = use.known.labels.leg("fwd")[use.side], use.track
+        change = _change_of(use)
+        _check_moves(track.moves, use, axes.contract, axes.batch, change)
+        quantizer = only(use.quantizer)
+        found.append(Plan(quantizer, axes.contract, axes.batch, track.stack, track.moves, change))
     if not found:
         return None
     if others:
@@ -106,8 +136,36 @@ def plan(uses: Sequence[Use], others: Sequence[str]) -> Plan | None:
     return found[0]
 
 
+def _change_of(use: Use) -> Change | None:
+    """What the contraction of a weight does to it before it is encoded; None for nothing."""
+    transform = use.known.policy.fwd.transform
+    if transform is None:
+        return None
+    wide = "float64" if jnp.float64 in use.known.dtypes else "float32"
+    return change(transform, use.side, use.known.labels.paired("fwd"), wide)
+
+
+def change(transform: Transform, side: int, axes: Paired, wide: str = "float32") -> Change:
+    """A transform, for one operand alone.
+
+    Raises:
+      Unpackable: If it follows from both operands.
+    """
+    basis = transform.basis(side)
+    if basis is None:
+        raise Unpackable(
+            f"{transform!r}, which comes before it is quantized, follows from operands at hand or "
+            "from traced numbers; fix its numbers beforehand"
+        )
+    return Change(basis, side, axes, wide, transform)
+
+
 def _check_moves(
-    moves: Sequence[Move], use: Use, contract: tuple[int, ...], batch: tuple[int, ...]
+    moves: Sequence[Move],
+    use: Use,
+    contract: tuple[int, ...],
+    batch: tuple[int, ...],
+    change: Change | None,
 ) -> None:
     """Refuses what packed tensors cannot follow at run time."""
     for move in moves:
@@ -118,6 +176,8 @@ def _check_moves(
         tile = use.quantizer.qtype.tile
         part, whole = (tiling.resolve(s, tile, contract, batch) for s in (move.before, move.after))
         (axis,) = move.axes
+        if change is not None and axis in (change.axes.lhs, change.axes.rhs)[change.side]:
+            raise Unpackable(f"a transform spans the parts that {use.known.path!r} joins")
         cut = part.merged != part.shape or part.tiles != whole.tiles
         if cut or move.before[axis] % part.tiles[axis]:
             raise Unpackable(f"a scale spans the parts that {use.known.path!r} joins")
@@ -148,15 +208,17 @@ def only(slot: Any) -> Quantizer:
     return slot
 
 
-def by_shape(shape: Shape, quantizer: Quantizer) -> Plan:
+def by_shape(shape: Shape, gemm: Gemm) -> Plan:
     """The plan of a matrix (inputs, outputs), which `x @ w` contracts along its first axis.
 
     Raises:
-      Unpackable: If `shape` is no matrix.
+      Unpackable: If `shape` is no matrix, or `gemm` makes no packed tensor of it.
     """
     if len(shape) != 2:
         raise Unpackable(f"a kernel of shape {shape} may be contracted along several axes")
-    return Plan(quantizer, (0,))
+    axes = Paired(lhs=(-1,), rhs=(0,))
+    first = None if gemm.transform is None else change(gemm.transform, 1, axes)
+    return Plan(only(gemm.rhs), (0,), change=first)
 
 
 def is_packable(leaf: Any) -> bool:

@@ -51,7 +51,7 @@ def name_of(path: tuple[Any, ...]) -> str:
 def kind_of(leaf: Any) -> str:
     """Type and shape of a leaf, such as "mxfp4 64x10"."""
     if is_stored(leaf):
-        name, shape = leaf.qtype.name, leaf.qvalue.shape
+        name, shape = leaf.kind, leaf.qvalue.shape
     else:
         name, shape = jnp.result_type(leaf).name, jnp.shape(leaf)
     return f"{name} {'x'.join(map(str, shape)) or 'scalar'}"

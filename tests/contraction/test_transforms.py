@@ -105,6 +105,18 @@ def test_the_fast_transform_is_sylvesters_matrix_and_exact_on_integers():
         np.testing.assert_array_equal(walsh_hadamard(walsh_hadamard(jnp.asarray(x))), n * x)
 
 
+@pytest.mark.parametrize("n", [16, 128])
+def test_the_fast_transform_has_the_same_bits_wherever_it_stands(n):
+    """A weight that was transformed to be stored is that of any program."""
+    x = normal(0, (3, 5, n))
+    expected = walsh_hadamard(x)
+    turned = jax.jit(lambda x: jnp.exp(0 * x[0, 0, 0]) * walsh_hadamard(x.T.swapaxes(0, 2)))
+    rows = [walsh_hadamard(row) for row in x.reshape(-1, n)]
+    np.testing.assert_array_equal(jnp.stack(rows).reshape(x.shape), expected)
+    np.testing.assert_array_equal(turned(x), expected)
+    np.testing.assert_array_equal(jax.lax.map(walsh_hadamard, x), expected)
+
+
 def test_with_quantizers_the_product_is_the_explicit_one_on_every_leg():
     """Blocks of 8, 4 and 1 of 13 channels; each leg has a transform of its own."""
     x, w, g = normal(0, (16, 13)), normal(1, (13, 32)), normal(2, (16, 32))

@@ -16,6 +16,9 @@ POLICY = qjax.recipes.get("int8").default
 WEIGHTS = {name: Quantizer(name) for name in ("mxfp4", "int8_channel", "nvfp4")}
 
 
+SPUN = Gemm("int4_channel", "int4_channel", transform=qjax.contraction.Hadamard(8, seed=3))
+
+
 def weight_only(name):
     return Recipe([Rule(".*", Policy(fwd=Gemm(None, WEIGHTS[name])))], name=name)
 
@@ -88,12 +91,13 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("recipe", ["mxfp4", "int8_channel"])
+@pytest.mark.parametrize("recipe", ["mxfp4", "int8_channel", "spun"])
 def test_packed_models_compute_the_same_bits(name, recipe):
     if name == "custom" and recipe != "mxfp4":
         return  # Its policy is written in its code.
     model, shape = MODELS[name]
-    x, chosen = jax.random.normal(KEY, shape), weight_only(recipe)
+    spun = Recipe([Rule(".*", Policy(fwd=SPUN))])
+    x, chosen = jax.random.normal(KEY, shape), spun if recipe == "spun" else weight_only(recipe)
     variables = model.init(jax.random.key(1), x)
     packed = qjax.pack(variables, chosen, model=model, inputs=(x,))
     leaves = jax.tree.leaves_with_path(packed, is_leaf=is_stored)
