@@ -17,17 +17,22 @@ from qjax._typing import Array, Axes, Shape
 
 
 @jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Tile:
     """How far one scale reaches along contracted and kept axes; None is the whole extent.
 
     Attributes:
       contract: Elements along the contracted axes, flattened in order.
       keep: Elements along the kept axes, flattened in order.
+      axis: The axis that tiles run along wherever they are used, as `contract` counts them. None
+        leaves it to the use. A use that contracts another axis is refused.
+      across: The one kept axis that tiles reach along, as `keep` counts them; None is all of them.
     """
 
     contract: int | None = None
     keep: int | None = None
+    axis: int | None = None
+    across: int | None = None
 
     def __post_init__(self):
         for name in ("contract", "keep"):
@@ -37,12 +42,23 @@ class Tile:
                     f"`Tile` was asked for {name}={extent!r}. "
                     "Give a whole number of elements, at least 1, or None for the whole extent."
                 )
+        for name in ("axis", "across"):
+            axis = getattr(self, name)
+            if axis is not None and not isinstance(axis, int):
+                raise ValueError(
+                    f"`Tile` was asked for {name}={axis!r}. Give the number of an axis, or None to "
+                    "leave it to the use."
+                )
 
     @property
     def elements(self) -> float:
         """Elements that share a scale; infinity where an extent is whole."""
         extents = (self.contract, self.keep)
         return math.inf if None in extents else float(math.prod(e for e in extents if e))
+
+    def __repr__(self) -> str:
+        fixed = [f"{n}={v}" for n in ("axis", "across") if (v := getattr(self, n)) is not None]
+        return f"Tile({', '.join([f'contract={self.contract}', f'keep={self.keep}', *fixed])})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,26 +174,32 @@ def normalize(axes: Axes, rank: int, argument: str) -> tuple[int, ...]:
     return tuple(result)
 
 
-def resolve(shape: Shape, tile: Tile, contract: Axes = (-1,), batch: Axes = ()) -> Layout:
+def resolve(shape: Shape, tile: Tile, contract: Axes | None = None, batch: Axes = ()) -> Layout:
     """Returns where the tiles of an array lie.
 
     Args:
       shape: Shape of the array.
       tile: Extents of a tile.
-      contract: The axes that a dot product sums over, flattened in this order.
+      contract: The axes that a dot product sums over, flattened in this order. By default the
+        tile's own axis, or the last.
       batch: Axes that a finite `tile.keep` never spans; a whole one does.
 
     Raises:
-      ValueError: If an axis is out of range, or both contracted and batch.
+      ValueError: If an axis is out of range, or both contracted and batch, or not the tile's own.
     """
     rank = len(shape)
+    if contract is None:
+        contract = (-1 if tile.axis is None else tile.axis,)
     contract = normalize(contract, rank, "contract")
     batch = normalize(batch, rank, "batch")
     normalize(contract + batch, rank, "contract + batch")
+    _check_axis(tile, contract, rank)
     keep = tuple(axis for axis in range(rank) if axis not in contract + batch)
-    extents = dict.fromkeys(batch, 1)
-    if tile.keep is None:
+    if tile.across is not None:
+        batch, keep = _across(tile, batch, keep, rank)
+    elif tile.keep is None:
         keep = tuple(sorted(keep + batch))
+    extents = dict.fromkeys(batch, 1)
     groups = []
     for axes, extent in ((contract, tile.contract), (keep, tile.keep)):
         found = _extents(shape, axes, extent)
@@ -187,6 +209,35 @@ def resolve(shape: Shape, tile: Tile, contract: Axes = (-1,), batch: Axes = ()) 
         else:
             extents.update(found)
     return _layout(shape, extents, groups, contract, batch)
+
+
+def _check_axis(tile: Tile, contract: tuple[int, ...], rank: int) -> None:
+    """Refuses a use along other axes than the tile's own."""
+    if tile.axis is not None and normalize((tile.axis,), rank, "axis") != contract:
+        raise ValueError(
+            f"A type fixes its tiles along axis {tile.axis}, but they were asked for along "
+            f"{_listed(contract)} of an array of {rank} dimension(s). Ask for the type's own "
+            "axis, or leave it out of the type (`dD` of a name), whose tiles then follow the use."
+        )
+
+
+def _across(
+    tile: Tile, batch: tuple[int, ...], keep: tuple[int, ...], rank: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the axes that are not spanned, and the one kept axis that a tile names."""
+    assert tile.across is not None
+    (across,) = normalize((tile.across,), rank, "across")
+    if across not in keep:
+        raise ValueError(
+            f"A type fixes its tiles across axis {tile.across}, but of an array of {rank} "
+            f"dimension(s) they may reach across {_listed(keep)} here. Leave it out of the type "
+            "(the second `dD` of a name), or name another."
+        )
+    return batch + tuple(axis for axis in keep if axis != across), (across,)
+
+
+def _listed(axes: tuple[int, ...]) -> str:
+    return f"{'axis' if len(axes) == 1 else 'axes'} {', '.join(map(str, axes)) or '(none)'}"
 
 
 def _extents(shape: Shape, axes: tuple[int, ...], extent: int | None) -> dict[int, int] | None:

@@ -61,6 +61,8 @@ QTYPES = [
     qtypes.MX6,
     qtypes.block_float(4),
     qtypes.shift_groups(4, 4),
+    qtypes.parse("e2m1fn:e8m0_t32n2m4"),
+    qtypes.parse("uint8:float32_uint8_t16n3m8"),
 ]
 ROUNDINGS = [
     rounding.NearestEven(),

@@ -79,7 +79,7 @@ def _forward(op, static, lhs, rhs, extra, numbers, key, memory):
     policy = _merge(static, numbers)
     call = legs.Call(op, (lhs.shape, rhs.shape), legs.wide(lhs, rhs), extra, key)
     out = _leg(call, "fwd", policy.fwd, policy.implementation, (lhs, rhs))
-    special = policy.keeps_codes or policy.clip
+    special = residuals.special(policy)
     kept = residuals.keep(call, policy, lhs, rhs) if special else residuals.Kept(lhs, rhs)
     return (out, memory), (kept, extra, numbers, key, memory)
 

@@ -162,7 +162,8 @@ class Policy:
         they are. "requantize": their codes, which are decoded and then quantized again as
         `dlhs` and `drhs` say. Codes are of what `fwd` multiplied, its transform included.
       clip: Whether the gradient of an element that `fwd` saturated is zero. Otherwise it is
-        passed on as if nothing had been rounded.
+        passed on as if nothing had been rounded. An element that the sparsity of a type in
+        `fwd` does not keep has no gradient in either case.
     """
 
     fwd: Gemm = Gemm()

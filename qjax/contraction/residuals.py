@@ -6,6 +6,7 @@ the transformed domain, masked there, and brought back by the transpose of the t
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ class Kept:
     Attributes:
       lhs: The operand, or its codes.
       rhs: The same of the second operand.
-      masks: Which elements of each were not saturated, eight to a byte; None where all count.
+      masks: Which elements of each have a gradient, eight to a byte; None where all have.
       measured: What the transform of `fwd` measured in the operands.
       dtypes: Names of the dtypes of both operands.
     """
@@ -52,6 +53,13 @@ class Kept:
         return lhs, rhs
 
 
+def special(policy: Policy) -> bool:
+    """Whether `policy` keeps something else of the operands than themselves."""
+    rounded = [q for q in (policy.fwd.lhs, policy.fwd.rhs) if isinstance(q, Quantizer)]
+    sparse = any(quantizer.qtype.sparsity is not None for quantizer in rounded)
+    return policy.keeps_codes or policy.clip or sparse
+
+
 def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
     """What `policy` keeps of the operands."""
     gemm, measured = policy.fwd, ()
@@ -65,15 +73,27 @@ def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
         if isinstance(quantizer, Quantizer):
             axes = call.labels.leg("fwd")[n]
             key = role_key(call.key, "fwd", n, quantizer)
-            tensor = quantizer.encode(x, contract=axes.contract, batch=axes.batch, key=key)
-            if policy.clip and not isinstance(quantizer, Stored):
-                mask = jnp.packbits(~diagnostics.beyond(x, tensor), axis=None)
+            where = {"contract": axes.contract, "batch": axes.batch}
+            tensor = quantizer.encode(x, **where, key=key)
+            if not isinstance(quantizer, Stored):
+                mask = _passing(policy, quantizer, x, tensor, where)
         masks.append(mask)
         whole = (lhs, rhs)[n] if not policy.keeps_codes else x
         kept.append(tensor if policy.keeps_codes and tensor is not None else whole)
     kept, masks = checkpoint_name((kept, masks), SAVED)
     names = (lhs.dtype.name, rhs.dtype.name)
     return Kept(kept[0], kept[1], (masks[0], masks[1]), measured, names)
+
+
+def _passing(
+    policy: Policy, quantizer: Quantizer, x: Array, tensor: QTensor, where: dict[str, Any]
+) -> Array | None:
+    """Which elements of an operand have a gradient: those that were stored, and not cut off."""
+    parts = [quantizer.kept(x, **where)]
+    if policy.clip:
+        parts.append(~diagnostics.beyond(x, tensor))
+    known = [part for part in parts if part is not None]
+    return jnp.packbits(functools.reduce(jnp.logical_and, known), axis=None) if known else None
 
 
 def gradients(

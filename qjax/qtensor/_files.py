@@ -1,6 +1,8 @@
 """Quantized tensors in safetensors files that say what they hold."""
 
+import dataclasses
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -10,9 +12,10 @@ import numpy as np
 
 from qjax import formats
 from qjax.formats import Choice, Codebook, Format
+from qjax.qtensor import _sparse
 from qjax.qtensor._pack import pack, unpack
 from qjax.qtensor._tensor import QTensor
-from qjax.qtypes import QType
+from qjax.qtypes import QType, Sparsity
 from qjax.tiling import Layout, Tile
 
 VERSION = "1"
@@ -76,16 +79,21 @@ def describe(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[
         arrays[f"{name}/choice"] = np.asarray(pack(_of_tiles(choice, layout), format.tile_bits))
     else:
         codes = format.encode(format.load(tensor.qvalue))
+    if tensor.qtype.sparsity is not None:
+        codes, mask = _sparse.squeezed(tensor)
+        arrays[f"{name}/kept"] = np.asarray(pack(mask, 1))
     arrays[name] = np.asarray(pack(codes, format.width))
     fact: dict[str, Any] = {
         "type": tensor.qtype.name,
         "format": format.name,
-        "tile": [tensor.qtype.tile.contract, tensor.qtype.tile.keep],
+        "tile": _tile(tensor.qtype.tile),
         "dtype": tensor.dtype,
         "basis": tensor.basis,
         "stack": list(tensor.qvalue.shape[: tensor.qvalue.ndim - tensor.ndim]),
         "layout": {field: list(getattr(layout, field)) for field in layout.__dataclass_fields__},
     }
+    if tensor.qtype.sparsity is not None:
+        fact["sparsity"] = dataclasses.asdict(tensor.qtype.sparsity)
     if isinstance(format, Codebook):
         fact["table"] = _table(format)
     if isinstance(format, Choice):
@@ -109,32 +117,48 @@ def restore(name: str, fact: dict[str, Any], arrays: dict[str, Any], path: Any) 
         )
     format = _format(fact)
     layout = Layout(**{field: tuple(value) for field, value in fact["layout"].items()})
-    shape = (*fact["stack"], *layout.shape)
-    try:
-        codes = unpack(jnp.asarray(arrays[name]), format.width, shape)
-    except ValueError as error:
-        raise ValueError(
-            f"`load` was asked to read {path}, where the codes of {name!r} do not fit shape "
-            f"{shape} of {format.name}: {error}"
-        ) from error
     scale, zero = (
         None if fact[part] is None else restore(f"{name}/{part}", fact[part], arrays, path)
         for part in ("scale", "zero")
     )
     types = [None if part is None else part.qtype for part in (scale, zero)]
-    qtype = QType(format, Tile(*fact["tile"]), *types)
-    _check_parts(
-        f"`load` was asked to read {path}, where {name!r}", fact, qtype, layout, scale, zero
-    )
+    sparsity = Sparsity(**fact["sparsity"]) if "sparsity" in fact else None
+    qtype = QType(format, Tile(*fact["tile"]), *types, sparsity=sparsity)
+    where = f"`load` was asked to read {path}, where {name!r}"
+    _check_parts(where, fact, qtype, layout, scale, zero)
+    choice, stack = None, tuple(fact["stack"])
     if isinstance(format, Choice):
-        packed, tiles = jnp.asarray(arrays[f"{name}/choice"]), (*fact["stack"], *layout.scale_shape)
-        choice = _of_elements(unpack(packed, format.tile_bits, tiles), layout)
-        codes = format.join(codes, choice)
-    else:
-        codes = _stored(codes, format)
+        packed = jnp.asarray(arrays[f"{name}/choice"])
+        choice = unpack(packed, format.tile_bits, (*stack, *layout.scale_shape))
+        choice = _of_elements(choice, layout)
     # Files were written before tensors had a basis.
     basis = fact.get("basis", "")
-    return QTensor(codes, scale, zero, qtype, layout, fact["dtype"], basis=basis)
+    like = QTensor(jnp.zeros(0), scale, zero, qtype, layout, fact["dtype"], basis=basis)
+    try:
+        codes = _codes(name, arrays, like, stack, choice)
+    except ValueError as error:
+        raise ValueError(
+            f"`load` was asked to read {path}, where the codes of {name!r} do not fit shape "
+            f"{(*stack, *layout.shape)} of {format.name}: {error}"
+        ) from error
+    if isinstance(format, Choice):
+        assert choice is not None
+        return dataclasses.replace(like, qvalue=format.join(codes, choice))
+    return dataclasses.replace(like, qvalue=_stored(codes, format))
+
+
+def _codes(
+    name: str, arrays: dict[str, Any], like: QTensor, stack: tuple[int, ...], choice: Any
+) -> Any:
+    """Returns the unsigned codes of all elements."""
+    qtype, shape = like.qtype, (*stack, *like.shape)
+    packed = jnp.asarray(arrays[name])
+    if qtype.sparsity is None:
+        return unpack(packed, qtype.format.width, shape)
+    count = math.prod(stack) * _sparse.count(qtype.sparsity, like.layout)
+    keep = unpack(jnp.asarray(arrays[f"{name}/kept"]), 1, shape) != 0
+    kept = unpack(packed, qtype.format.width, (count,))
+    return _sparse.stretched(kept, keep, like, choice)
 
 
 def _check_parts(
@@ -169,6 +193,11 @@ def _of_elements(choice: Any, layout: Layout) -> Any:
     stack = choice.shape[: choice.ndim - len(layout.scale_shape)]
     spread = jax.vmap(layout.spread)(choice.reshape(-1, *layout.scale_shape))
     return spread.reshape(*stack, *layout.shape)
+
+
+def _tile(tile: Tile) -> list[int | None]:
+    extents = [tile.contract, tile.keep]
+    return extents if tile == Tile(*extents) else [*extents, tile.axis, tile.across]
 
 
 def _table(format: Codebook) -> dict[str, Any]:

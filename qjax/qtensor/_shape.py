@@ -28,11 +28,31 @@ def layout_of(tensor: Any, verb: str) -> Layout:
     return layout
 
 
-def rebuilt(tensor: Any, qvalue: Any, layout: Layout, part: Any) -> Any:
-    """Returns a tensor of new codes and layout; `part` acts on scales and zero points."""
+def rebuilt(tensor: Any, qvalue: Any, layout: Layout, source: Any, part: Any) -> Any:
+    """Returns a tensor of new codes and layout; `part` acts on scales and zero points.
+
+    Where the type names an axis it names the one that this has become (`source` as in
+    `arranged`), and none where it is several now or none.
+    """
+    qtype = tensor.qtype
+    names = {name: getattr(qtype.tile, name) for name in ("axis", "across")}
+    moved = {name: _moved(axis, source, tensor.ndim) for name, axis in names.items()}
+    if moved != names:
+        qtype = dataclasses.replace(qtype, tile=dataclasses.replace(qtype.tile, **moved))
     scale = None if tensor.scale is None else part(tensor.scale)
     zero = None if tensor.zero_point is None else part(tensor.zero_point)
-    return dataclasses.replace(tensor, qvalue=qvalue, scale=scale, zero_point=zero, layout=layout)
+    parts = {"scale": scale, "zero_point": zero, "qtype": qtype, "layout": layout}
+    return dataclasses.replace(tensor, qvalue=qvalue, **parts)
+
+
+def _moved(axis: int | None, source: Sequence[Any], rank: int) -> int | None:
+    """Returns what an axis has become, counted from the same end."""
+    if axis is None:
+        return None
+    found = [new for new, old in enumerate(source) if old == axis % rank]
+    if len(found) != 1:
+        return None
+    return found[0] - (len(source) if axis < 0 else 0)
 
 
 def _check_whole(tensor: Any, axes: Sequence[int], verb: str) -> None:
@@ -67,7 +87,7 @@ def transpose(tensor: Any, axes: Sequence[int]) -> Any:
             "Give every axis once."
         )
     moved = arranged(layout, [layout.shape[a] for a in axes], [layout.tiles[a] for a in axes], axes)
-    return rebuilt(tensor, tensor.qvalue.transpose(axes), moved, lambda s: transpose(s, axes))
+    return rebuilt(tensor, tensor.qvalue.transpose(axes), moved, axes, lambda s: transpose(s, axes))
 
 
 def reshape(tensor: Any, shape: Shape) -> Any:
@@ -92,7 +112,7 @@ def reshape(tensor: Any, shape: Shape) -> Any:
         source += [old[-1] if old else None] * len(new)
     moved = arranged(layout, shape, tiles, source)
     return rebuilt(
-        tensor, tensor.qvalue.reshape(shape), moved, lambda s: reshape(s, moved.scale_shape)
+        tensor, tensor.qvalue.reshape(shape), moved, source, lambda s: reshape(s, moved.scale_shape)
     )
 
 
@@ -167,7 +187,7 @@ def index(tensor: Any, key: Any) -> Any:
         source.append(axis)
         outer.append(k if t == 1 else slice(None) if t == n else slice(start // t, -(-stop // t)))
     moved = arranged(layout, sizes, tiles, source)
-    return rebuilt(tensor, tensor.qvalue[key], moved, lambda s: index(s, tuple(outer)))
+    return rebuilt(tensor, tensor.qvalue[key], moved, source, lambda s: index(s, tuple(outer)))
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:

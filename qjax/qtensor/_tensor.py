@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from qjax import casting
 from qjax._typing import Array, DTypeLike, Shape
 from qjax.formats import PowerOfTwo
-from qjax.qtensor import _shape
+from qjax.qtensor import _shape, _sparse
 from qjax.qtypes import QType
 from qjax.tiling import Layout
 
@@ -22,7 +22,8 @@ class QTensor:
     """A quantized tensor: `(qvalue - zero_point) * scale`, read through its formats.
 
     Attributes:
-      qvalue: Codes in the shape of the tensor, as an array of `qtype.format.storage`.
+      qvalue: Codes in the shape of the tensor, as an array of `qtype.format.storage`; elements
+        that the type's sparsity does not keep have the code of zero.
       scale: The quantized scales, one per tile, or None.
       zero_point: The quantized zero points, or None.
       qtype: What is stored.
@@ -116,8 +117,9 @@ class QTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all codes, packed, and of all scales and zero points."""
-        own = -(-self.qvalue.size * self.qtype.format.width // 8)
+        """Bytes of all codes, packed, and of all scales and zero points, as files hold them."""
+        own = -(-self._codes * self.qtype.format.width // 8)
+        own += 0 if self.qtype.sparsity is None else -(-self.qvalue.size // 8)
         own += -(-self._tiles * self.qtype.format.tile_bits // 8)
         return own + sum(p.nbytes for p in (self.scale, self.zero_point) if p is not None)
 
@@ -127,13 +129,27 @@ class QTensor:
         parts = [p for p in (self.scale, self.zero_point) if p is not None]
         shared = sum(part.bits_per_element * part.qvalue.size for part in parts)
         shared += self._tiles * self.qtype.format.tile_bits
-        return self.qtype.format.width + shared / max(1, self.qvalue.size)
+        if self.qtype.sparsity is None:
+            return self.qtype.format.width + shared / max(1, self.qvalue.size)
+        shared += self._codes * self.qtype.format.width
+        return 1 + shared / max(1, self.qvalue.size)
 
     @property
     def _tiles(self) -> int:
         """Number of tiles, in a stack those of all its tensors."""
-        elements = max(1, math.prod(self.shape))
-        return self.qvalue.size // elements * math.prod(self.layout.scale_shape)
+        return self._stacked * math.prod(self.layout.scale_shape)
+
+    @property
+    def _codes(self) -> int:
+        """Number of codes that are stored, in a stack those of all its tensors."""
+        sparsity = self.qtype.sparsity
+        if sparsity is None:
+            return self.qvalue.size
+        return self._stacked * _sparse.count(sparsity, self.layout)
+
+    @property
+    def _stacked(self) -> int:
+        return self.qvalue.size // max(1, math.prod(self.shape))
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.shape) or "scalar"

@@ -38,4 +38,5 @@ from qjax.qtypes._catalogue import normalize as normalize
 from qjax.qtypes._catalogue import parse as parse
 from qjax.qtypes._catalogue import shift_groups as shift_groups
 from qjax.qtypes._qtype import QType as QType
+from qjax.qtypes._sparsity import Sparsity as Sparsity
 from qjax.qtypes._tensorcast import TENSORCAST as TENSORCAST

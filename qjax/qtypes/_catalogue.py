@@ -144,8 +144,9 @@ def parse(name: str) -> QType:
     Beside the catalogue's names it reads `bfpM` and the long form `format:scale[_zero][_tile]` of
     TensorCast: "e2m1fnuz:e8m0_t32", "uint4:float32_uint4_t32", "int5:e8m0_t16s2o1" (subtiles of
     two with one-bit offsets), "e4m3fn:float32_t128_t128" (two dimensions), and
-    "e2m1fn:multi_float32_e4m3fn_t16" (a scale of scales). `t0` is a whole channel; no tile at all
-    a whole tensor.
+    "e2m1fn:multi_float32_e4m3fn_t16" (a scale of scales), "e2m1fnuz:e8m0_t32n2m4" (of every four
+    elements the two of largest magnitude) and "e2m1fnuz:e8m0_t32d0" (tiles along axis 0, whatever
+    the use). `t0` is a whole channel; no tile at all a whole tensor.
 
     Raises:
       ValueError: If no type and no format has that name; the message lists near names.

@@ -1,19 +1,42 @@
-"""The reading of the long form of type names, `format:scale[_zero][_tile]`.
+"""The reading of the long form of type names, `format:scale[_zero][_tile[_tile]]`.
 
-The grammar is TensorCast's. A tile `tTsSoO` has subtiles of S elements, with a power of two of O
-bits each below the scale of the tile; without `oO` they share that scale, and only a codebook,
-whose tables are chosen per subtile, takes notice of them. Its `dD` is the argument `axis` here.
+The grammar is TensorCast's, that of its branches `main` (`tTsSoOdD`) and `triton` (`tTsSnNmM`,
+`multi_`, two tiles) together: a tile is `tTsSoOnNmMdD`.
+
+- `tT`: elements that share a scale, 0 for the whole axis. The first tile runs along the argument
+  `axis` or the contracted axes, the second along the others.
+- `sS`: subtiles of S elements. With `oO`, each has a power of two of O bits below the scale of the
+  tile. Without, they share that scale, and only a codebook, whose tables are chosen per subtile,
+  takes notice of them.
+- `nNmM`: of every M elements only the N of largest magnitude are kept (`Sparsity`). T counts all
+  elements. (TensorCast's own casts read T as those that are kept where they emulate, as all where
+  they store: its `t32n2m4` of the first kind is `t64n2m4` here.)
+- `dD`: the axis that this tile runs along, whatever the use. (Without it TensorCast means the
+  last; here it is what the use says.)
+
+`multi_` before the scale puts a scale of the whole tensor above it.
 """
 
 import re
+from typing import Any, NamedTuple
 
 from qjax import formats
 from qjax.formats import Float, Format, PowerOfTwo
 from qjax.qtypes._qtype import QType
+from qjax.qtypes._sparsity import Sparsity
 from qjax.tiling import Tile
 
-TILE = re.compile(r"t(\d+)(?:s(\d+))?(?:o(\d+))?(d-?\d+)?")
+TILE = re.compile(r"t(\d+)(?:s(\d+))?(?:o(\d+))?(?:n(\d+)m(\d+))?(?:d(-?\d+))?")
 SHAPE = "format:scale[_zero][_tile], for instance 'e2m1fnuz:e8m0_t32'"
+
+
+class Tiles(NamedTuple):
+    """What the tiles of a name say: of the scale, of the subtiles, and of the elements."""
+
+    whole: Tile
+    sub: Tile | None
+    offset: int
+    sparsity: Sparsity | None
 
 
 def parse(text: str) -> QType:
@@ -23,32 +46,41 @@ def parse(text: str) -> QType:
       ValueError: If the name does not follow the grammar or its parts do not fit together.
     """
     number, _, rest = text.partition(":")
-    parts = rest.split("_")
+    parts = rest.replace("float8_", "").split("_")
     multi = parts[0] == "multi"
     parts = parts[1:] if multi else parts
     tiles = [part for part in parts if TILE.fullmatch(part)]
-    specs = parts[: len(parts) - len(tiles)]
-    if not specs or parts[len(specs) :] != tiles or len(tiles) > 2 or len(specs) > 2:
-        raise _wrong(text, "has not one scale, then perhaps a zero point, then at most two tiles")
-    format, first = _number(number), _number(specs[0])
-    tile, subtile, offset = _tile(tiles, text)
-    if subtile is not None:
-        if len(specs) > 1 or (offset and not isinstance(first, PowerOfTwo)):
-            raise _wrong(text, "has subtiles, whose offsets (oN) need one power-of-two scale")
-        step = PowerOfTwo(offset or 0, bias=(1 << (offset or 0)) - 1, nan=False)
-        assert tile.contract is not None
-        inner = QType(step, Tile(tile.contract // subtile, 1), QType(first))
-        return QType(format, Tile(subtile, 1), inner)
-    if multi:
-        if len(specs) != 2:
-            raise _wrong(text, "has 'multi_' without two scales, the tensor's and the tile's")
-        return QType(format, tile, QType(_number(specs[1]), Tile(), QType(first)))
+    specs = [_number(part) for part in parts[: len(parts) - len(tiles)]]
+    if not specs or parts[len(specs) :] != tiles or len(tiles) > 2 or len(specs) > 3:
+        raise _wrong(
+            text, "has not one scale or two, then perhaps a zero point, then at most two tiles"
+        )
+    format, lie = _number(number), _tiles(tiles, text)
+    scales, zero = _roles(format, specs, multi, text)
+    scale = QType(scales[-1], Tile(), None if len(scales) == 1 else QType(scales[0]))
+    if lie.sub is None:
+        return QType(format, lie.whole, scale, zero, sparsity=lie.sparsity)
+    if zero is not None or (lie.offset and not isinstance(scales[-1], PowerOfTwo)):
+        raise _wrong(text, "has subtiles, whose offsets (oN) need one power-of-two scale")
+    step = PowerOfTwo(lie.offset, bias=(1 << lie.offset) - 1, nan=False)
+    inner = QType(step, lie.whole, scale)
+    return QType(format, lie.sub, inner, sparsity=lie.sparsity)
+
+
+def _roles(
+    format: Format, specs: list[Format], multi: bool, text: str
+) -> tuple[list[Format], QType | None]:
+    """Returns the scales, that of the tensor first where there is one, and the zero point."""
     signed = getattr(format, "signed", True)
-    if signed == (len(specs) == 2):
+    scales, zero = (specs, None) if signed else (specs[:-1], specs[-1])
+    if multi and len(scales) != 2:
+        raise _wrong(text, "has 'multi_' without two scales, the tensor's and the tile's")
+    if (signed and not multi and len(scales) > 1) or not scales:
         need = "signed elements take none" if signed else "unsigned elements need one"
         raise _wrong(text, f"has {len(specs) - 1} zero points, but {need}")
-    zero = None if signed else QType(_number(specs[1]))
-    return QType(format, tile, QType(first), zero)
+    if zero is not None and any(isinstance(part, PowerOfTwo) for part in specs):
+        raise _wrong(text, "has a zero point, which goes with a float scale and is itself no power")
+    return scales, None if zero is None else QType(zero)
 
 
 def _wrong(text: str, what: str) -> ValueError:
@@ -71,24 +103,30 @@ def _number(text: str) -> Format:
     return formats.parse(text)
 
 
-def _tile(tiles: list[str], text: str) -> tuple[Tile, int | None, int | None]:
-    """Returns the tile, the size of subtiles and the bits of their offsets."""
-    if not tiles:
-        return Tile(), None, None
-    matches = [TILE.fullmatch(tile) for tile in tiles]
-    extents, subtile, offset = [], None, None
-    for match in matches:
-        assert match is not None
-        if match[4]:
-            raise _wrong(text, f"names a dimension ({match[4]}), which is the argument `axis` here")
-        extents.append(int(match[1]) or None)
-        subtile = int(match[2]) if match[2] else subtile
-        offset = int(match[3]) if match[3] else offset
-    whole = extents[0]
-    if subtile is not None and (whole is None or subtile < 1 or whole % subtile):
-        raise _wrong(text, f"has subtiles of {subtile} that do not divide its tile")
-    if subtile is not None and len(tiles) > 1:
-        raise _wrong(text, "has subtiles in two dimensions; they lie along one")
-    if offset is not None and (subtile is None or not 1 <= offset <= 8):
+def _tiles(tiles: list[str], text: str) -> Tiles:
+    """Returns what the tiles of a name say."""
+    matches = [match for tile in tiles if (match := TILE.fullmatch(tile))]
+    found: list[list[Any]] = [[p and int(p) for p in match.groups()] for match in matches]
+    if not found:
+        return Tiles(Tile(), None, 0, None)
+    extents = [part[0] or None for part in found] + [1] * (2 - len(found))
+    subtiles, axes = ([part[n] for part in found] + [None] * (2 - len(found)) for n in (1, 5))
+    offsets = {part[2] for part in found} - {None}
+    sparse = [(n, part[3], part[4]) for n, part in enumerate(found) if part[3] is not None]
+    if len(offsets) > 1 or len(sparse) > 1:
+        raise _wrong(text, "says oN or nNmM twice; once is enough")
+    offset = offsets.pop() if offsets else None
+    if offset is not None and (subtiles == [None, None] or not 1 <= offset <= 8):
         raise _wrong(text, f"has an offset of {offset} bits; give 1 to 8, to a subtile (tTsSoO)")
-    return Tile(whole, extents[1] if len(extents) > 1 else 1), subtile, offset
+    sparsity = Sparsity(sparse[0][1], sparse[0][2], across=sparse[0][0] == 1) if sparse else None
+    if subtiles == [None, None]:
+        return Tiles(Tile(*extents, *axes), None, 0, sparsity)
+    for whole, part in zip(extents, subtiles):
+        if part is not None and (whole is None or part < 1 or whole % part):
+            raise _wrong(text, f"has subtiles of {part} that do not divide its tile")
+    # Where a subtile is not said, it is as long as the tile.
+    subtiles = [part or whole for whole, part in zip(extents, subtiles)]
+    ratios = [
+        1 if whole is None else whole // (part or 1) for whole, part in zip(extents, subtiles)
+    ]
+    return Tiles(Tile(*ratios), Tile(*subtiles, *axes), offset or 0, sparsity)

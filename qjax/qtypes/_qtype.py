@@ -11,12 +11,13 @@ import jax
 
 from qjax import formats
 from qjax.formats import Format
-from qjax.qtypes import _writing
+from qjax.qtypes import _sparsity, _writing
+from qjax.qtypes._sparsity import Sparsity
 from qjax.tiling import Tile
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class QType:
     """The type of a quantized tensor. A scale is itself a quantized tensor, so this recurses.
 
@@ -26,12 +27,16 @@ class QType:
       scale: The type of the scale, or a format, or a format's name; None for none. Its own tile
         runs over the array of scales.
       zero: The type of the zero point, or None for none.
+      sparsity: Which elements are stored at all; all of them where None.
     """
 
     format: Format
     tile: Tile = dataclasses.field(default=Tile(), metadata={"static": True})
     scale: "QType | None" = None
     zero: "QType | None" = None
+    sparsity: Sparsity | None = dataclasses.field(
+        default=None, kw_only=True, metadata={"static": True}
+    )
 
     def __post_init__(self):
         if isinstance(self.format, str):
@@ -40,14 +45,23 @@ class QType:
             value = getattr(self, part)
             if isinstance(value, str | Format):
                 object.__setattr__(self, part, QType(value))  # type: ignore[arg-type]
+        if self.sparsity is not None and isinstance(self.format, Format):
+            zero = self.zero.format if isinstance(self.zero, QType) else None
+            _sparsity.check(self.sparsity, self.format, self.tile, zero)
 
     @property
     def bits_per_element(self) -> Any:
         """Bits of one element with its share of scales; a whole extent counts as endless."""
         shared = sum(part.bits_per_element for part in (self.scale, self.zero) if part is not None)
-        return self.format.width + (self.format.tile_bits + shared) / self.tile.elements
+        own = self.format.width
+        own = own if self.sparsity is None else self.sparsity.bits(own)
+        return own + (self.format.tile_bits + shared) / self.tile.elements
 
     @property
     def name(self) -> str:
         """The catalogue's name where there is one, else the long form of `parse`."""
         return _writing.name_of(self)
+
+    def __repr__(self) -> str:
+        shown = [f for f in dataclasses.fields(self) if f.name != "sparsity" or self.sparsity]
+        return f"QType({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"

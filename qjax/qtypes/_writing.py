@@ -24,35 +24,35 @@ def name_of(qtype: Any) -> str:
     """Returns the shortest name that `parse` reads back, the `repr` where no words exist for it."""
     if qtype in _given:
         return _given[qtype]
-    scale, tile = qtype.scale, qtype.tile
+    scale = qtype.scale
     if scale is None:
-        return qtype.format.name
-    number = _number(qtype.format)
+        return qtype.format.name if qtype.sparsity is None else repr(qtype)
+    if _is_block_float(qtype):
+        return f"bfp{qtype.format.width}"
+    steps, offset, scales = None, 0, _scales(scale)
+    if scales is None and isinstance(scale.format, PowerOfTwo) and _is_offset(scale.format):
+        steps, offset, scales = scale.tile, scale.format.exponent_bits, _scales(scale.scale)
+    tiles = _tiles(qtype.tile, qtype.sparsity, steps, offset)
+    if scales is None or tiles is None:
+        return repr(qtype)
+    zero = "" if qtype.zero is None else f"_{_number(qtype.zero.format)}"
+    return f"{_number(qtype.format)}:{scales}{zero}{tiles}"
+
+
+def _scales(scale: Any) -> str | None:
+    """Writes a scale alone, or one below that of the tensor; None where it is another."""
     if scale.scale is None:
-        if _is_block_float(qtype):
-            return f"bfp{qtype.format.width}"
-        zero = "" if qtype.zero is None else f"_{_number(qtype.zero.format)}"
-        return f"{number}:{_number(scale.format)}{zero}{_tile(tile)}"
-    outer, step = scale.scale, scale.format
-    if outer.scale is None and scale.tile == Tile():
-        return f"{number}:multi_{_number(outer.format)}_{_number(step)}{_tile(tile)}"
-    if (
-        isinstance(step, PowerOfTwo)
-        and _is_offset(step)
-        and tile.contract
-        and scale.tile.contract
-        and tile.keep == 1
-    ):
-        whole = tile.contract * scale.tile.contract
-        bits = f"o{step.exponent_bits}" if step.exponent_bits else ""
-        return f"{number}:{_number(outer.format)}_t{whole}s{tile.contract}{bits}"
-    return repr(qtype)
+        return _number(scale.format)
+    if scale.tile == Tile() and scale.scale.scale is None:
+        return f"multi_{_number(scale.scale.format)}_{_number(scale.format)}"
+    return None
 
 
 def _is_block_float(qtype: Any) -> bool:
     """Whether mantissas below one share a power of two in blocks of the usual 64."""
     fraction = isinstance(qtype.format, Fixed) and qtype.format.integer_bits == 0
     plain = fraction and qtype.format == Fixed(0, qtype.format.fraction_bits)
+    plain = plain and qtype.sparsity is None
     shared = qtype.scale.format == formats.E8M0FNU and qtype.tile == Tile(64, 1)
     return plain and shared and qtype.zero is None
 
@@ -77,8 +77,29 @@ def _number(format: Format) -> str:
     return format.name
 
 
-def _tile(tile: Tile) -> str:
-    if tile == Tile():
+def _tiles(tile: Tile, sparsity: Any, steps: Tile | None, offset: int) -> str | None:
+    """Writes tiles, or subtiles of which `steps` make one; None where no words exist for them."""
+    if tile == Tile() and steps is None and sparsity is None:
         return ""
-    first = f"_t{tile.contract or 0}"
-    return first if tile.keep == 1 else f"{first}_t{tile.keep or 0}"
+    parts, extents, counts = [], (tile.contract, tile.keep), (1, 1)
+    if steps is not None:
+        if steps.contract is None or steps.keep is None:
+            return None
+        counts = (steps.contract, steps.keep)
+    # Subtiles of the size of the tile are said once.
+    said = steps is None or counts != (1, 1)
+    if not said and extents == (None, None):
+        return None
+    for n, (extent, count) in enumerate(zip(extents, counts)):
+        if extent is None and count > 1:
+            return None
+        part = f"_t{(extent or 0) * count}"
+        if count > 1 or (not said and extent is not None):
+            said = True
+            part += f"s{extent}" + (f"o{offset}" if offset else "")
+            offset = 0
+        if sparsity is not None and sparsity.across == (n == 1):
+            part += f"n{sparsity.kept}m{sparsity.group}"
+        axis = (tile.axis, tile.across)[n]
+        parts.append(part if axis is None else f"{part}d{axis}")
+    return parts[0] if parts[1] == "_t1" else "".join(parts)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from qjax import calibration as calibrations
-from qjax import casting, qtypes, tiling
+from qjax import casting, qtensor, qtypes, tiling
 from qjax import rounding as roundings
 from qjax._typing import Array, Axes, DTypeLike, Key, Shape
 from qjax.formats import Dyadic, Fixed, PowerOfTwo
@@ -76,7 +76,7 @@ class Quantizer:
         self,
         x: Array,
         *,
-        contract: Axes = (-1,),
+        contract: Axes | None = None,
         batch: Axes = (),
         key: Key | None = None,
         dtype: DTypeLike | None = None,
@@ -85,7 +85,8 @@ class Quantizer:
 
         Args:
           x: Floating-point array.
-          contract: The axes a dot product sums over; tiles run along them, several flattened.
+          contract: The axes a dot product sums over; tiles run along them, several flattened. By
+            default the axis that the type names, or the last.
           batch: Axes that a finite `Tile.keep` never spans.
           key: Key for stochastic rounding.
           dtype: Of the result; that of `x` by default. The conversion to it is the last step.
@@ -99,7 +100,7 @@ class Quantizer:
         return self._run(_steps.cast, x, self._checked(key), self._stateless(), layout, dtype)[0]
 
     def encode(
-        self, x: Array, *, contract: Axes = (-1,), batch: Axes = (), key: Key | None = None
+        self, x: Array, *, contract: Axes | None = None, batch: Axes = (), key: Key | None = None
     ) -> QTensor:
         """Returns `x` as a quantized tensor; arguments and errors as for `cast`."""
         layout = self._layout(x, contract, batch, "encode")
@@ -110,7 +111,7 @@ class Quantizer:
         self,
         x: Array,
         *,
-        contract: Axes = (-1,),
+        contract: Axes | None = None,
         batch: Axes = (),
         key: Key | None = None,
         dtype: DTypeLike = jnp.float32,
@@ -126,7 +127,13 @@ class Quantizer:
         dtype, state = jnp.dtype(dtype), self._stateless() if state is None else state
         return self._run(_steps.units, x, self._checked(key), state, layout, dtype)
 
-    def init(self, shape: Shape, *, contract: Axes = (-1,), batch: Axes = ()) -> Any:
+    def kept(self, x: Array, *, contract: Axes | None = None, batch: Axes = ()) -> Array | None:
+        """Returns which elements the type's sparsity keeps, bool; None where it keeps them all."""
+        layout = self._layout(x, contract, batch, "kept")
+        sparsity = self.qtype.sparsity
+        return None if sparsity is None else qtensor.kept(x, sparsity, layout)
+
+    def init(self, shape: Shape, *, contract: Axes | None = None, batch: Axes = ()) -> Any:
         """Returns the first state of the calibration for arrays of `shape`; `()` if stateless."""
         layout = tiling.resolve(shape, self.qtype.tile, contract, batch)
         kept = (1 if i in layout.axes else n for i, n in enumerate(layout.view_shape))
@@ -137,7 +144,7 @@ class Quantizer:
         x: Array,
         state: Any,
         *,
-        contract: Axes = (-1,),
+        contract: Axes | None = None,
         batch: Axes = (),
         key: Key | None = None,
         dtype: DTypeLike | None = None,
@@ -147,7 +154,7 @@ class Quantizer:
         dtype = jnp.dtype(x.dtype if dtype is None else dtype)
         return self._run(_steps.cast, x, self._checked(key), state, layout, dtype)
 
-    def _layout(self, x: Array, contract: Axes, batch: Axes, verb: str) -> Layout:
+    def _layout(self, x: Array, contract: Axes | None, batch: Axes, verb: str) -> Layout:
         casting.check_floating(x, verb)
         return tiling.resolve(x.shape, self.qtype.tile, contract, batch)
 
@@ -236,6 +243,11 @@ def _scale_procedure(qtype: QType, scale: Any) -> Any:
             )
         return None
     if _made.is_power(qtype.scale):
+        if qtype.zero is not None:
+            raise ValueError(
+                f"`Quantizer` was given {qtype.name}, whose zero point goes with a float scale, "
+                "not with powers of two. Give another type, such as 'uint4_group32'."
+            )
         # Mantissas below one are bounded by the power of two above the largest element.
         fraction = isinstance(qtype.format, Fixed) and qtype.format.integer_bits == 0
         rule = ("bfp" if fraction else "floor") if scale is None else scale

@@ -57,7 +57,7 @@ class Shrunk:
         self,
         x: Array,
         *,
-        contract: Axes = (-1,),
+        contract: Axes | None = None,
         batch: Axes = (),
         key: Key | None = None,
         dtype: DTypeLike | None = None,

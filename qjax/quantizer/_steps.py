@@ -18,7 +18,8 @@ from qjax.quantizer import _affine, _choices, _made, _scales
 from qjax.tiling import Layout
 
 
-def _plain(quantizer: Any, x: Array, key: Any) -> Array:
+def _plain(quantizer: Any, x: Array, key: Any, layout: Layout) -> Array:
+    x = pruned(quantizer, x, layout)
     noise = _noise(quantizer, x, key)
     return casting.on_format(x, quantizer.qtype.format, quantizer.rounding, noise)
 
@@ -28,7 +29,7 @@ def cast(
 ) -> tuple[Array, Any]:
     """Returns the rounded values and the calibration's next state."""
     if quantizer.qtype.scale is None:
-        return _plain(quantizer, x, key).astype(dtype), state
+        return _plain(quantizer, x, key, layout).astype(dtype), state
     values, _, _, state = tiles(quantizer, x, layout, key, state, relative=False)
     return values.astype(dtype), state
 
@@ -38,7 +39,7 @@ def units(
 ) -> tuple[Array, Array | None]:
     """Returns the rounded values before their scale, and the float32 scales, one per tile."""
     if quantizer.qtype.scale is None:
-        return _plain(quantizer, x, key).astype(dtype), None
+        return _plain(quantizer, x, key, layout).astype(dtype), None
     if quantizer.qtype.zero is not None:
         values, stored, _, _ = tiles(quantizer, x, layout, key, state, relative=True)
         assert stored is not None
@@ -49,12 +50,20 @@ def units(
 
 
 def encode(quantizer: Any, x: Array, key: Any, state: Any, layout: Layout, dtype: Any) -> QTensor:
-    """Returns codes and scales."""
+    """Returns codes and scales; what is not kept is zero, in a tile of NaN too."""
+    tensor = _encoded(quantizer, x, key, state, layout, dtype)
+    if quantizer.qtype.sparsity is None:
+        return tensor
+    return qtensor.cleared(tensor, qtensor.kept(x, quantizer.qtype.sparsity, layout))
+
+
+def _encoded(quantizer: Any, x: Array, key: Any, state: Any, layout: Layout, dtype: Any) -> QTensor:
     qtype = quantizer.qtype
     if qtype.scale is None:
-        return qtensor.plain(_plain(quantizer, x, key), qtype, layout, dtype.name)
+        return qtensor.plain(_plain(quantizer, x, key, layout), qtype, layout, dtype.name)
     if isinstance(qtype.format, Choice):
         bound, noise, _ = _bound(quantizer, x, layout, key, state)
+        x = pruned(quantizer, x, layout)
         codes, scale = _choices.codes(quantizer, x, bound, layout, key, noise)
         return QTensor(codes, scale, None, qtype, layout, dtype.name)
     values, scale, zero, _ = tiles(quantizer, x, layout, key, state, relative=True)
@@ -67,10 +76,21 @@ def tiles(
     """Returns values (without scale where `relative`), scales, zero points and the state."""
     if quantizer.qtype.zero is not None:
         noise = _noise(quantizer, x, key)
-        return *_affine.tiles(quantizer, x, layout, noise, relative=relative), state
+        kept = pruned(quantizer, x, layout)
+        return *_affine.tiles(quantizer, x, kept, layout, noise, relative=relative), state
     options = {"relative": relative, "keep": relative}
     values, made, state = _rounded(quantizer, x, layout, key, state, **options)
     return values, made.stored, None, state
+
+
+def pruned(quantizer: Any, x: Array, layout: Layout) -> Array:
+    """Returns `x` with zero for what its type does not keep.
+
+    Scales are found before, from the whole tile, as in TensorCast. With scales of the largest
+    magnitude, which is always kept, nothing would change.
+    """
+    sparsity = quantizer.qtype.sparsity
+    return x if sparsity is None else jnp.where(qtensor.kept(x, sparsity, layout), x, 0)
 
 
 def _noise(quantizer: Any, x: Array, key: Any) -> Array | None:
@@ -92,6 +112,7 @@ def _rounded(
     """Returns values, scales (as codes too where `keep`) and the calibration's next state."""
     format, rounding = quantizer.qtype.format, quantizer.rounding
     bound, noise, state = _bound(quantizer, x, layout, key, state)
+    x = pruned(quantizer, x, layout)
     if isinstance(format, Choice):
         options = {"relative": relative, "keep": keep}
         return *_choices.values(quantizer, x, bound, layout, key, noise, **options), state

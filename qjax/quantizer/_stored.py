@@ -35,7 +35,7 @@ class Stored(Quantizer):
         self,
         x: Array,
         *,
-        contract: Axes = (-1,),
+        contract: Axes | None = None,
         batch: Axes = (),
         key: Key | None = None,
         dtype: DTypeLike | None = None,
@@ -49,7 +49,7 @@ class Stored(Quantizer):
         return tensor.decode(x.dtype if dtype is None else dtype)
 
     def encode(
-        self, x: Array, *, contract: Axes = (-1,), batch: Axes = (), key: Key | None = None
+        self, x: Array, *, contract: Axes | None = None, batch: Axes = (), key: Key | None = None
     ) -> QTensor:
         """Returns the tensor; arguments and errors as for `cast`."""
         needed = tiling.resolve(x.shape, self.qtype.tile, contract, batch)
@@ -57,7 +57,7 @@ class Stored(Quantizer):
         mapped = self.tensor.basis and _contracted(needed) != _contracted(own)
         if _tiles(needed) != _tiles(own) or mapped:
             raise ValueError(
-                f"A contraction over axes {tuple(contract)} of an operand of shape {x.shape} was "
+                f"A contraction over axes {needed.contract} of an operand of shape {x.shape} was "
                 f"given {self.tensor!r}, whose tiles reach {own.tiles} along {own.merged}, of "
                 f"which axes {own.contract} are contracted; this one needs {needed.tiles} along "
                 f"{needed.merged} and contracts {needed.contract}. Encode the operand along the "
@@ -69,7 +69,7 @@ class Stored(Quantizer):
         self,
         x: Array,
         *,
-        contract: Axes = (-1,),
+        contract: Axes | None = None,
         batch: Axes = (),
         key: Key | None = None,
         dtype: DTypeLike = jnp.float32,

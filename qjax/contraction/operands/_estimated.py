@@ -60,6 +60,9 @@ class Estimated(_Around):
     def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
         fixed = jax.lax.stop_gradient(x)
         values, state = self.quantizer.step(fixed, state, contract=contract, batch=batch, key=key)
+        kept = self.quantizer.kept(fixed, contract=contract, batch=batch)
+        # What is not kept has no gradient, whatever the derivative of a cast is taken to be.
+        x = x if kept is None else jnp.where(kept, x, fixed)
         return self.estimator(x, values), state
 
 

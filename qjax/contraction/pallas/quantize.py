@@ -59,6 +59,8 @@ def tiled(quantizer: Any, shape: Shape, contract: Axes, batch: Axes = ()) -> str
         return "a calibration or rounding other than the simplest"
     if isinstance(quantizer.qtype.format, Codebook | Choice):
         return "a table of values"
+    if quantizer.qtype.sparsity is not None:
+        return "a type that keeps some elements of every few"
     layout = tiling.resolve(shape, quantizer.qtype.tile, contract, batch)
     reach = [(n, t) for n, t in zip(layout.merged, layout.tiles) if t > 1]
     if layout.merged != tuple(shape) or len(reach) != 1:
