@@ -150,12 +150,8 @@ def pack(
     if model is None:
         return _pack_alone(variables, chosen, inputs, settings, kwargs)
     door = _door(model, "pack")
-    if door.__name__ == "qjax.linen":
-        # What is packed is read forward alone.
-        noise = any(rule.policy.fwd.stochastic for rule in chosen.rules)
-        apply = door.program(door.quantize(model, chosen), noise=noise, **kwargs)
-    else:
-        apply = door.program(door.quantize(model, chosen, weights=0), **kwargs)
+    options = {"weights": 0} if door.__name__ == "qjax.functions" else {}
+    apply = door.program(door.quantize(model, chosen, **options), **kwargs)
     return importlib.import_module("qjax.serving").pack(apply, variables, inputs, **settings)
 
 

@@ -87,9 +87,9 @@ class QuantizedFunction:
         """Computes the function by its recipe.
 
         Raises:
-          ValueError: If the recipe rounds stochastically and `quant_key` is None, or learns or
-            remembers and `quant` is None; if a contraction stands where it cannot be replaced;
-            if no rule matches anything.
+          ValueError: If noise is drawn (by gradients: when they are taken) and `quant_key` is None;
+            if the recipe learns or remembers and `quant` is None; if a contraction stands where it
+            cannot be replaced; if no rule matches anything.
         """
         return self._run(quant, args, quant_key, kwargs)[0]
 

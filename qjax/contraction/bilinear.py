@@ -6,6 +6,7 @@ each leg contracts. This file says what the backward pass is given and in which 
 are computed; `legs` computes one, and neither knows an operation by name.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -118,6 +119,8 @@ def _leg(
     """`legs.compute`, once for all contractions of the same shapes and static numbers."""
     # What tells where it stands must be traced there.
     telling = any(getattr(slot, "tells_place", False) for slot in (gemm.lhs, gemm.rhs))
+    if not gemm.stochastic:
+        call = dataclasses.replace(call, key=None)  # Which it is, or why there is none, is all one.
     if telling or (gemm.is_identity and not call.decoded):
         return legs.compute(call, leg, gemm, implementation, operands, like)
     static, numbers = _split(gemm)

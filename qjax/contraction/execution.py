@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from qjax._typing import Array, Key, Shape
 from qjax.contraction import blockscaled, kernels, narrow, pallas, products
+from qjax.contraction.absent import Absent
 from qjax.contraction.axes import Labelling, OperandAxes
 from qjax.contraction.devices import Device
 from qjax.contraction.policy import LEGS, Gemm, Implementation, Leg
@@ -166,15 +167,12 @@ def role_key(key: Key | None, leg: Leg, n: int, quantizer: Any) -> Key | None:
     """The key of one operand's noise: no two of the six operands share theirs.
 
     Raises:
-      ValueError: If the quantizer needs a key and `key` is None.
+      ValueError: If the quantizer needs a key and none came.
     """
     if not quantizer.stochastic:
         return None
-    if key is None:
-        raise ValueError(
-            f"The policy rounds an operand of `{leg}` stochastically, but no key came. "
-            "Pass `key=` to the operation, or `rngs={'quant': key}` to a module's `apply`."
-        )
+    if key is None or isinstance(key, Absent):
+        (key or Absent()).refuse(f"`{leg}`")
     return derived(key, 2 * LEGS.index(leg) + n + 1)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qjax._typing import Array, DTypeLike, Key
+from qjax.contraction.absent import Absent
 from qjax.contraction.bilinear import contract, remember
 from qjax.contraction.einsums import product_of
 from qjax.contraction.legs import Call, Operation, wide
@@ -20,7 +21,7 @@ from qjax.contraction.memory import gather
 from qjax.contraction.operations import DotGeneral, Einsum, canonical_pair, parse_subscripts
 from qjax.contraction.outside import prepare
 from qjax.contraction.policy import Policy
-from qjax.contraction.record import record
+from qjax.contraction.record import here, record
 from qjax.contraction.stored import shape_of, take_stored
 from qjax.contraction.variables import Part, Variables
 from qjax.qtensor import QTensor
@@ -136,7 +137,8 @@ def _chain(terms, out, operands, settings, policy, key, variables) -> Array:
         rest = out + "".join(terms[i] for i in left)
         kept = "".join(dict.fromkeys(c for c in "".join(names) if c in rest))
         result = out if not left else kept
-        noise = None if key is None else jax.random.fold_in(key, step)
+        there = key is not None and not isinstance(key, Absent)
+        noise = jax.random.fold_in(key, step) if there else key
         value = einsum(
             f"{','.join(names)}->{result}",
             *(operands[i] for i in picked),
@@ -163,6 +165,7 @@ def checked(
     """Checks what came to the door `name`, then contracts; see `bilinear.contract`."""
     _check_policy(name, policy)
     _check_key(name, policy, key)
+    key = Absent(here()) if key is None and policy.stochastic else key
     lhs, rhs, policy = take_stored(name, op, lhs, rhs, policy)
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
     if not policy.is_identity:
@@ -200,7 +203,7 @@ def _check_policy(name: str, policy: object) -> None:
 
 
 def _check_key(name: str, policy: Policy, key: Key | None) -> None:
-    if key is None:
+    if key is None or isinstance(key, Absent):
         return
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1

@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 
 from qjax._typing import Key, PyTree
+from qjax.contraction.absent import Absent
 from qjax.contraction.outside import needs_variables
 from qjax.contraction.record import enter_region
 from qjax.linen.bare import call_rewritten, is_inside, op_of, refuse_packed
@@ -111,13 +112,10 @@ def report(
 
 
 def program(
-    module: nn.Module, *, rngs: dict[str, Key] | None = None, noise: bool = True, **kwargs: Any
+    module: nn.Module, *, rngs: dict[str, Key] | None = None, **kwargs: Any
 ) -> Callable[..., Any]:
-    """The module as a function of its variables and inputs, to be traced and never run.
-
-    Without `noise` nothing may be drawn for roundings, and no lifted loop has to split their key.
-    """
-    keys = {name: key for name, key in _rngs(rngs).items() if noise or name != STREAM}
+    """The module as a function of its variables and inputs, to be traced and never run."""
+    keys = _rngs(rngs)
 
     def apply(variables: PyTree, *xs: Any) -> Any:
         return module.apply(variables, *xs, rngs=keys, mutable=True, **kwargs)
@@ -242,11 +240,7 @@ def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
 
 
 def _noise(module: nn.Module, root: nn.Module) -> Noise | None:
-    """The keys of a layer's contractions; they depend on its path, not on other layers.
-
-    Raises:
-      ValueError: If the model was given a key that does not reach the layer.
-    """
+    """The keys of a layer's contractions; they depend on its path, not on other layers."""
     scope: Any = module.scope
     if module.has_rng(STREAM):
         # Lifted transformations split the key itself; what else Flax folds in, `Noise` does.
@@ -257,12 +251,7 @@ def _noise(module: nn.Module, root: nn.Module) -> Noise | None:
         # parameters, which shall not depend on the recipe.
         key = jax.random.key(0)
     elif root.has_rng(STREAM):
-        raise ValueError(
-            f"The layer {'/'.join(module.path)!r} rounds stochastically, but the key of the stream "
-            f"{STREAM!r} does not reach it. A lifted transformation around it has to split it: for "
-            f"`nn.scan` and `nn.RNN`, `split_rngs={{..., {STREAM!r}: True}}`. Or quantize the "
-            "function that applies the module: `qjax.quantize(model.apply, recipe, weights=0)`."
-        )
+        key = Absent("/".join(module.path), _LIFTED)
     else:
         return None
     noise = Noise(key)
@@ -272,6 +261,11 @@ def _noise(module: nn.Module, root: nn.Module) -> Noise | None:
     return noise
 
 
+_LIFTED = (
+    f"That of the stream {STREAM!r} does not reach the layer: a lifted transformation around it "
+    f"has to split it: for `nn.scan` and `nn.RNN`, `split_rngs={{..., {STREAM!r}: True}}`. Or "
+    "quantize the function that applies it: `qjax.quantize(model.apply, recipe, weights=0)`."
+)
 _COUNTS = "contractions of qjax"
 
 

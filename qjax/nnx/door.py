@@ -46,8 +46,8 @@ def quantize(
       diagnostics: Whether facts about every cast are collected; this needs an example too.
 
     Raises:
-      ValueError: If a rule rounds stochastically and `rngs` is None, learns or remembers and
-        `example` is None, or if no rule matches.
+      ValueError: If a rule learns or remembers and `example` is None, or if no rule matches;
+        when the module is called or differentiated, if that draws noise and `rngs` is None.
     """
     clone: Any = nnx.clone(module)
     matching = Matching(recipe)

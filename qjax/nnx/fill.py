@@ -119,11 +119,5 @@ def _store(policies: dict[str, Policy], diagnose: bool) -> Store | None:
 
 def _streams(layer: Any, policies: dict[str, Policy], key: Key | None) -> Streams | None:
     paths = [path for path, policy in policies.items() if policy.stochastic]
-    if not paths:
-        return None
-    if key is None:
-        raise ValueError(
-            f"The recipe rounds {paths[0]!r} stochastically, but `rngs` is None. Write "
-            "`qjax.quantize(model, recipe, rngs=nnx.Rngs(quant=0))`."
-        )
-    return Streams(key, paths, stack_of(layer))
+    # Without a key the contraction that draws from it says so.
+    return Streams(key, paths, stack_of(layer)) if paths and key is not None else None

@@ -13,13 +13,18 @@ from typing import Any
 import jax
 
 from qjax._typing import Key, PyTree
+from qjax.contraction.absent import Absent
 
 Draws = tuple[tuple[str, int], ...]
 
 
-def at(key: Key, path: str) -> Key:
+def at(key: Any, path: str) -> Any:
     """The key of all contractions at a path."""
-    return jax.random.fold_in(key, zlib.crc32(path.encode()))
+    return _fold(key, zlib.crc32(path.encode()))
+
+
+def _fold(key: Any, number: Any) -> Any:
+    return key if key is None or isinstance(key, Absent) else jax.random.fold_in(key, number)
 
 
 # No path of a model is spelled like these.
@@ -30,25 +35,24 @@ class Noise:
     """Draws the keys of one program's contractions.
 
     Attributes:
-      key: Key of the model; None where `own` holds those of all paths.
+      key: Key of the model; None where `own` holds those of all paths; `Absent` where none came.
       own: Keys of paths that do not follow from `key`.
       counts: How many contractions there were at each path; may be traced.
     """
 
     def __init__(
         self,
-        key: Key | None,
+        key: Any,
         own: Mapping[str, Key] | None = None,
         counts: Mapping[str, Any] | None = None,
     ):
         self.key, self.own, self.counts = key, dict(own or {}), dict(counts or {})
 
-    def draw(self, path: str) -> Key | None:
+    def draw(self, path: str) -> Any:
         """The key of the next contraction at `path`."""
-        own = self._at(path)
         count = self.counts.get(path, 0)
         self.counts[path] = count + 1
-        return None if own is None else jax.random.fold_in(own, count)
+        return _fold(self._at(path), count)
 
     def pass_over(self, draws: Draws) -> None:
         """Goes on behind contractions that drew from a copy."""
@@ -73,14 +77,13 @@ class Noise:
 
     def folded(self, number: Any) -> "Noise":
         """Other keys for the same contractions."""
-        fold = jax.random.fold_in
-        key = None if self.key is None else fold(self.key, number)
-        return Noise(key, {path: fold(k, number) for path, k in self.own.items()}, self.counts)
+        own = {path: _fold(key, number) for path, key in self.own.items()}
+        return Noise(_fold(self.key, number), own, self.counts)
 
     def backward(self) -> "Noise":
         """The keys of the backward rule of a call: others at every call, and none of forward's."""
         other = self.folded(_BACKWARD)
-        own = {path: jax.random.fold_in(other._at(path), n) for path, n in self.counts.items()}
+        own = {path: _fold(other._at(path), n) for path, n in self.counts.items()}
         return Noise(other.key, own)
 
     def _at(self, path: str) -> Any:

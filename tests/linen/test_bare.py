@@ -93,8 +93,11 @@ def test_noise_in_a_loop_needs_a_stream_that_reaches_it():
     recipe = qjax.recipes.get("mxfp4")
     variables = nn.RNN(nn.SimpleCell(3)).init(jax.random.key(0), SEQUENCE)
     rngs = {"quant": jax.random.key(1)}
+    unsplit = qjax.quantize(nn.RNN(nn.SimpleCell(3)), recipe)
+    run = lambda v: unsplit.apply(v, SEQUENCE, rngs=rngs).sum()  # noqa: E731
     with pytest.raises(ValueError, match=r"'cell/[ih]'.*split_rngs=.*'quant': True"):
-        qjax.report(qjax.quantize(nn.RNN(nn.SimpleCell(3)), recipe), SEQUENCE)
+        jax.grad(run)(variables)
+    chex.assert_tree_all_finite(run(variables))  # Forward nothing is drawn.
     model = nn.RNN(nn.SimpleCell(3), split_rngs={"params": False, "quant": True})
     run = lambda v: qjax.quantize(model, recipe).apply(v, SEQUENCE, rngs=rngs).sum()  # noqa: E731
     chex.assert_tree_all_finite(jax.grad(run)(variables))

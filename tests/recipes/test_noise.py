@@ -2,11 +2,14 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+import qjax
 from qjax import Policy, Quantizer, rounding
 from qjax.recipes.noise import Noise, at
 from qjax.recipes.rewrite import Decision, rewrite
@@ -95,3 +98,42 @@ def test_the_test_of_a_loop_and_its_body_draw_apart(monkeypatch):
     loop = lambda x: jax.lax.while_loop(lambda x: f(x, w).sum() > 20, lambda x: f(x, w), x)  # noqa: E731
     assert jnp.all(jnp.isfinite(rewrite(loop, choose)(x, key=KEY)))
     assert set(drawn) == {0, 1}
+
+
+class Layer(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3, name="a", use_bias=False)(x)
+
+
+X, W = jnp.ones((2, 4)), jnp.ones((4, 3))
+
+
+def without_a_key(door, policy):
+    """A quantized product of a layer "a", as a function of its inputs and weight."""
+    if door == "linen":
+        model = qjax.quantize(Layer(), policy)
+        return lambda x, w: model.apply({"params": {"a": {"kernel": w}}}, x)
+    if door == "nnx":
+        layer = nnx.Sequential(nnx.Linear(4, 3, use_bias=False, rngs=nnx.Rngs(0)))
+        graph, state = nnx.split(qjax.quantize(layer, policy))
+        return lambda x, w: nnx.merge(graph, jax.tree.map(lambda _: w, state))(x)
+    return qjax.quantize(f, policy)
+
+
+@pytest.mark.parametrize(
+    ("door", "path", "remedy"),
+    [
+        ("linen", "a", r"`rngs=\{'quant': key\}`"),
+        ("nnx", "layers/0", r"`rngs=nnx.Rngs\(quant=0\)`"),
+        ("function", "a", "`quant_key=key`"),
+    ],
+)
+def test_a_key_that_did_not_come_is_missed_where_it_would_be_drawn_from(door, path, remedy):
+    for leg in ("dlhs", "drhs"):
+        run = without_a_key(door, Policy(**{leg: getattr(NOISY, leg)}))
+        np.testing.assert_array_equal(run(X, W), X @ W)
+        with pytest.raises(ValueError, match=f"`{leg}` of '{path}' draws noise.* {remedy}"):
+            jax.grad(lambda w, run=run: run(X, w).sum())(W)
+    with pytest.raises(ValueError, match=f"`fwd` of '{path}' draws noise.* {remedy}"):
+        without_a_key(door, NOISY)(X, W)
