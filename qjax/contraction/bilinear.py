@@ -8,14 +8,14 @@ are computed; `legs` computes one, and neither knows an operation by name.
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 
-from qjax._typing import Array, Key, PyTree
+from qjax._typing import Array, Key
 from qjax.apart import apart
 from qjax.contraction import legs, residuals
 from qjax.contraction.axes import Leg
+from qjax.contraction.casts import merge, split
 from qjax.contraction.legs import Operation
 from qjax.contraction.memory import Memory, join, recall
 from qjax.contraction.policy import Gemm, Implementation, Policy
@@ -67,7 +67,7 @@ def remember(
     """
     if policy.is_identity:
         return op(lhs, rhs, *extra), memory
-    static, numbers = _split(policy)
+    static, numbers = split(policy)
     return _bilinear(op, static, lhs, rhs, extra, numbers, key, memory)
 
 
@@ -77,7 +77,7 @@ def _bilinear(op, static, lhs, rhs, extra, numbers, key, memory):
 
 
 def _forward(op, static, lhs, rhs, extra, numbers, key, memory):
-    policy = _merge(static, numbers)
+    policy = merge(static, numbers)
     call = legs.Call(op, (lhs.shape, rhs.shape), legs.wide(lhs, rhs), extra, key)
     out = _leg(call, "fwd", policy.fwd, policy.implementation, (lhs, rhs))
     special = residuals.special(policy)
@@ -88,7 +88,9 @@ def _forward(op, static, lhs, rhs, extra, numbers, key, memory):
 def _backward(op, static, saved, cotangents):
     kept, extra, numbers, key, memory = saved
     cotangent, later = cotangents
-    policy = _merge(static, numbers)
+    policy = merge(static, numbers)
+    if policy.dlhs.lhs is None or policy.drhs.rhs is None:
+        cotangent = _made_once(cotangent)
     lhs, rhs = kept.operands()
     shapes, decoded = (lhs.shape, rhs.shape), policy.keeps_codes
     call = legs.Call(op, shapes, legs.wide(lhs, rhs), extra, key, decoded)
@@ -123,25 +125,15 @@ def _leg(
         call = dataclasses.replace(call, key=None)  # Which it is, or why there is none, is all one.
     if telling or (gemm.is_identity and not call.decoded):
         return legs.compute(call, leg, gemm, implementation, operands, like)
-    static, numbers = _split(gemm)
+    static, numbers = split(gemm)
     return _compiled(call, leg, static, numbers, implementation, operands, like)
 
 
-@functools.partial(apart, static_argnums=(1, 2, 4))
+@functools.partial(jax.jit, static_argnums=(1, 2, 4))
 def _compiled(call, leg, static, numbers, implementation, operands, like):
-    return legs.compute(call, leg, _merge(static, numbers), implementation, operands, like)
+    return legs.compute(call, leg, merge(static, numbers), implementation, operands, like)
 
 
-def _split(policy: Policy | Gemm) -> tuple[tuple, tuple]:
-    # Numbers written in Python stay static, so that XLA specialises on them; arrays and
-    # traced numbers are passed as arguments, because a `custom_vjp` may not close over them.
-    leaves, treedef = jax.tree.flatten(policy)
-    dynamic = tuple(isinstance(leaf, jax.Array) for leaf in leaves)
-    fixed = tuple(None if moves else leaf for leaf, moves in zip(leaves, dynamic))
-    return (treedef, fixed), tuple(leaf for leaf, moves in zip(leaves, dynamic) if moves)
-
-
-def _merge(static: tuple, numbers: PyTree) -> Any:
-    treedef, fixed = static
-    moving = iter(numbers)
-    return jax.tree.unflatten(treedef, [next(moving) if x is None else x for x in fixed])
+# Both backward legs read the gradient, one of them along columns. Where they read it as it is,
+# XLA's CPU would make it in both, and read all that it is made of along columns.
+_made_once = apart(lambda x: x)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array, DTypeLike, Key, Shape
-from qjax.contraction import cancelling, emulation, sampling
+from qjax.contraction import cancelling, casts, emulation, sampling
 from qjax.contraction.accumulators import IntegerAccumulator
 from qjax.contraction.axes import LEGS, Axes, Labelling, Leg
 from qjax.contraction.execution import REFERENCE, execute, plan, role_key
@@ -234,14 +234,13 @@ def _values(
     for quantizer, x, axes, key in zip(
         (gemm.lhs, gemm.rhs), operands, call.labels.leg(leg), keys, strict=True
     ):
-        where = {"contract": axes.contract, "batch": axes.batch, "key": key, "dtype": call.wide}
         if quantizer is None:
             parts.append((x.astype(call.wide),))
         elif isinstance(quantizer, BitSplit):
-            parts.append(quantizer.parts(x, **where))
+            parts.append(casts.parts(quantizer, x, axes, key, call.wide))
         else:
             assert not isinstance(quantizer, Operand), "trained operands are applied before"
-            parts.append((quantizer.cast(x, **where),))
+            parts.append((casts.values(quantizer, x, axes, key, call.wide),))
     if gemm.sampling is None:
         return sampling.whole(parts[0]), sampling.whole(parts[1])
     key = role_key(call.key, leg, 6 - LEGS.index(leg), gemm)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array, DTypeLike, Key
+from qjax.contraction import casts
 from qjax.contraction.axes import Labels, OperandAxes
 from qjax.quantizer import Quantizer
 
@@ -19,10 +20,10 @@ def operand(
     kind: str, outside: bool, quantizer: Quantizer, x: Array, axes: OperandAxes, key: Key | None
 ) -> tuple[Array, Array | None]:
     """An operand in the dtype it is multiplied in, and its scales where they stay outside."""
-    where = {"contract": axes.contract, "batch": axes.batch, "key": key}
     if not outside:
-        return quantizer.cast(x, **where, dtype=jnp.bfloat16), None
-    return quantizer.units(x, **where, dtype=DTYPES.get(kind) or quantizer.qtype.format.dtype)
+        return casts.values(quantizer, x, axes, key, jnp.bfloat16), None
+    dtype = DTYPES.get(kind) or quantizer.qtype.format.dtype
+    return casts.units(quantizer, x, axes, key, dtype)
 
 
 def product(

@@ -11,7 +11,8 @@ import pytest
 
 import qjax
 from qjax import Gemm, Policy, Quantizer
-from qjax.contraction.bilinear import _bilinear, _split
+from qjax.contraction.bilinear import _bilinear
+from qjax.contraction.casts import split
 from qjax.contraction.memory import Memory
 from qjax.contraction.operations import DotGeneral, Einsum
 
@@ -58,7 +59,7 @@ def value_and_grads(fn, lhs, rhs):
 
 def forced(op, lhs, rhs, policy, key=None):
     """Goes through the derivative rule even where the policy quantizes nothing."""
-    static, numbers = _split(policy)
+    static, numbers = split(policy)
     return _bilinear(op, static, lhs, rhs, (), numbers, key, Memory())[0]
 
 
