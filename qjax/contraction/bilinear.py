@@ -126,12 +126,18 @@ def _leg(
     if telling or (gemm.is_identity and not call.decoded):
         return legs.compute(call, leg, gemm, implementation, operands, like)
     static, numbers = split(gemm)
-    return _compiled(call, leg, static, numbers, implementation, operands, like)
+    # No other leg shares a cast that draws noise, and whole legs hold less at a time.
+    noisy = any(getattr(slot, "stochastic", False) for slot in (gemm.lhs, gemm.rhs))
+    compiled = _compiled_apart if noisy else _compiled
+    return compiled(call, leg, static, numbers, implementation, operands, like)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 4))
-def _compiled(call, leg, static, numbers, implementation, operands, like):
+def _merged(call, leg, static, numbers, implementation, operands, like):
     return legs.compute(call, leg, merge(static, numbers), implementation, operands, like)
+
+
+_compiled = jax.jit(_merged, static_argnums=(1, 2, 4))
+_compiled_apart = apart(_merged, static_argnums=(1, 2, 4))
 
 
 # Both backward legs read the gradient, one of them along columns. Where they read it as it is,
