@@ -3,7 +3,7 @@
 Slow and exact: a scan over the contracted index adds one product at a time to every element of
 the result, in the order that `accumulators` states. Operands come as values, or as integer codes
 and scales where the accumulator sums integers. Which ordinary product XLA could use instead is
-`execution`'s business.
+`plans`'s business.
 """
 
 import math

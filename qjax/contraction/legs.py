@@ -15,8 +15,9 @@ from qjax._typing import Array, DTypeLike, Key, Shape
 from qjax.contraction import cancelling, casts, emulation, sampling
 from qjax.contraction.accumulators import IntegerAccumulator
 from qjax.contraction.axes import LEGS, Axes, Labelling, Leg
-from qjax.contraction.execution import REFERENCE, execute, plan, role_key
+from qjax.contraction.execution import execute, role_key
 from qjax.contraction.operands import Operand
+from qjax.contraction.plans import REFERENCE, plan
 from qjax.contraction.policy import Gemm, Implementation
 from qjax.contraction.splitting import BitSplit
 from qjax.quantizer import Stored

@@ -156,7 +156,7 @@ class Policy:
         "bfloat16"; "pallas" by kernels that quantize in one pass or decode four-bit weights
         inside the product, on a GPU or TPU ("pallas_interpreted": step by step, anywhere, for
         tests); None chooses int8, bfloat16 or the reference by types and sizes. Only the
-        rounding of the float32 sums differs. `contraction.execution` says more.
+        rounding of the float32 sums differs. `contraction.plans` says more.
       residuals: What the backward pass is given of the operands of `fwd`. "float" (None): the
         operands themselves. "codes": their codes, which `dlhs` and `drhs` decode and use as
         they are. "requantize": their codes, which are decoded and then quantized again as

@@ -2,7 +2,7 @@
 
 A leg arrives with its labels; its operands are quantized, brought into the order that the
 device multiplies fastest, multiplied, and scaled. Whether that is allowed was decided by
-`execution`.
+`plans`.
 """
 
 import jax

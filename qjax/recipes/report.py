@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from qjax.contraction.execution import choose
+from qjax.contraction.plans import choose
 from qjax.contraction.policy import LEGS, Gemm, Leg
 from qjax.contraction.record import Contraction, Heard, listen
 from qjax.contraction.storage import stored_bits, stored_name

@@ -31,7 +31,7 @@ class Row:
         where an operand is not quantized.
       bits: Stored bits per element of the six operands, scales included; None where an
         operand is not quantized.
-      how: "emulated", "bfloat16 products", "native int8" ... (see `contraction.execution`),
+      how: "emulated", "bfloat16 products", "native int8" ... (see `contraction.plans`),
         one after another where the legs differ, with what stood against a faster way; "as is"
         where nothing is quantized.
       why: The rule or reason that decided.

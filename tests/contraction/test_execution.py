@@ -13,7 +13,8 @@ import qjax
 from qjax.contraction import blockscaled
 from qjax.contraction.axes import dot_general_labels
 from qjax.contraction.devices import Device
-from qjax.contraction.execution import choose, execute, plan
+from qjax.contraction.execution import execute
+from qjax.contraction.plans import choose, plan
 from qjax.contraction.policy import LEGS
 
 SHAPES = ((64, 96), (96, 32))

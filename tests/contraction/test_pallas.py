@@ -11,7 +11,7 @@ import qjax
 from qjax.contraction import pallas
 from qjax.contraction.axes import dot_general_labels
 from qjax.contraction.devices import Device
-from qjax.contraction.execution import choose
+from qjax.contraction.plans import choose
 from qjax.contraction.policy import LEGS
 
 CPU, GPU, TPU = Device("cpu"), Device("gpu", (9, 0)), Device("tpu")
