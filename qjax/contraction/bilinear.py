@@ -89,11 +89,12 @@ def _backward(op, static, saved, cotangents):
     kept, extra, numbers, key, memory = saved
     cotangent, later = cotangents
     policy = merge(static, numbers)
-    if policy.dlhs.lhs is None or policy.drhs.rhs is None:
-        cotangent = _made_once(cotangent)
     lhs, rhs = kept.operands()
     shapes, decoded = (lhs.shape, rhs.shape), policy.keeps_codes
     call = legs.Call(op, shapes, legs.wide(lhs, rhs), extra, key, decoded)
+    as_it_is = policy.dlhs.lhs is None or policy.drhs.rhs is None
+    if as_it_is and not call.labels.leg("fwd")[0].batch:
+        cotangent = _made_once(cotangent)
     found, seen = [], []
     each: tuple[tuple[Leg, Gemm, Array, Array, Array], ...] = (
         ("dlhs", policy.dlhs, cotangent, rhs, lhs),
@@ -141,5 +142,6 @@ _compiled_apart = apart(_merged, static_argnums=(1, 2, 4))
 
 
 # Both backward legs read the gradient, one of them along columns. Where they read it as it is,
-# XLA's CPU would make it in both, and read all that it is made of along columns.
+# XLA's CPU would make it in both, and read all that it is made of along columns. (Of batched
+# products it may choose how the gradient lies in memory, and with it the order of their sums.)
 _made_once = apart(lambda x: x)
