@@ -17,6 +17,7 @@ from qjax import tiling
 from qjax._typing import Array, Key
 from qjax.contraction.accumulators import Accumulator, IntegerAccumulator
 from qjax.contraction.axes import Labelling, Labels, OperandAxes
+from qjax.contraction.gridded import OnGrid
 from qjax.contraction.multipliers import Multiplier
 from qjax.formats import Fixed, Int
 from qjax.quantizer import Quantizer
@@ -100,6 +101,8 @@ def codes(quantizer: Any, x: Array, axes: OperandAxes, key: Key | None) -> tuple
       ValueError: If the operand is not quantized to integers whose scale is one along the
         contracted axes.
     """
+    if isinstance(quantizer, OnGrid):
+        return quantizer.codes(x)
     qtype = quantizer.qtype if isinstance(quantizer, Quantizer) else None
     integer = qtype is not None and isinstance(qtype.format, Int | Fixed) and qtype.zero is None
     if qtype is None or not integer or (qtype.scale is not None and qtype.tile.contract):

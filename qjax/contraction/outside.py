@@ -5,16 +5,18 @@ differentiable code; what is left for `bilinear` is the policy without them.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from qjax._typing import Array, Key
 from qjax.contraction import facts
-from qjax.contraction.accumulators import FloatAccumulator
+from qjax.contraction.accumulators import FloatAccumulator, IntegerAccumulator
 from qjax.contraction.axes import Leg, OperandAxes
 from qjax.contraction.choosing import Chosen
 from qjax.contraction.execution import role_key
+from qjax.contraction.gridded import OnGrid
 from qjax.contraction.legs import Call, transformed
 from qjax.contraction.operands import Estimated, Operand
 from qjax.contraction.policy import Gemm, Policy
@@ -62,33 +64,71 @@ def prepare(
       ValueError: If the policy needs `variables` or `key` and None came.
     """
     if variables is None:
-        if not needs_variables(policy):
-            return policy, operands
+        _refuse_without_variables(name, policy)
+        return policy, operands
+    if variables.diagnose:
+        _observe(call, policy.fwd, operands, variables)
+    live = [trained(slot) for slot in (policy.fwd.lhs, policy.fwd.rhs)]
+    if any(live):
+        policy, operands = _moved(call, policy, operands)
+    out = list(operands)
+    for n, (operand, axes) in enumerate(zip(live, call.labels.leg("fwd"), strict=True)):
+        if operand is not None:
+            key = role_key(call.key, "fwd", n, operand)
+            done = _applied(operand, f"fwd_{SIDES[n]}", out[n], axes, key, variables)
+            slot = _slot(name, policy.fwd, operand, out[n], done.params, axes)
+            fwd = dataclasses.replace(policy.fwd, **{SIDES[n]: slot})
+            out[n], policy = done.values, dataclasses.replace(policy, fwd=fwd)
+            policy = policy if done.choice is None else _with_choice(policy, done.choice)
+    return policy, (out[0], out[1])
+
+
+def _refuse_without_variables(name: str, policy: Policy) -> None:
+    if needs_variables(policy):
         raise ValueError(
             f"`{name}` was given a policy whose operands learn or remember, but no `variables`. "
             "Quantize the module or function that it stands in, or pass `variables=Values()` of "
             "`qjax.contraction.variables`."
         )
-    left: dict[str, Any] = {s: None for s in SIDES if trained(getattr(policy.fwd, s)) is not None}
-    if left:
-        refuse_mixed(name, "fwd", dataclasses.replace(policy.fwd, transform=None))
-    if variables.diagnose:
-        _observe(call, policy.fwd, operands, variables)
-    out = list(operands)
-    if left and policy.fwd.transform is not None:
-        # What learns sees transformed values, so that its gradients are of these too.
-        with jax.named_scope(BEFORE):
-            moved = transformed(call, "fwd", policy.fwd, operands)
-        out = [new.astype(old.dtype) for new, old in zip(moved, operands, strict=True)]
-        left["transform"] = None
-    for n, (side, axes) in enumerate(zip(SIDES, call.labels.leg("fwd"), strict=True)):
-        operand = trained(getattr(policy.fwd, side))
-        if operand is not None:
-            key = role_key(call.key, "fwd", n, operand)
-            out[n], choice = _applied(operand, f"fwd_{side}", out[n], axes, key, variables)
-            policy = policy if choice is None else _with_choice(policy, choice)
-    policy = dataclasses.replace(policy, fwd=dataclasses.replace(policy.fwd, **left))
-    return policy, (out[0], out[1])
+
+
+def _moved(
+    call: Call, policy: Policy, operands: tuple[Array, Array]
+) -> tuple[Policy, tuple[Array, Array]]:
+    """The policy without the transform of the forward leg, and the operands after it."""
+    if policy.fwd.transform is None:
+        return policy, operands
+    # What learns sees transformed values, so that its gradients are of these too.
+    with jax.named_scope(BEFORE):
+        first, second = transformed(call, "fwd", policy.fwd, operands)
+    policy = dataclasses.replace(policy, fwd=dataclasses.replace(policy.fwd, transform=None))
+    return policy, (first.astype(operands[0].dtype), second.astype(operands[1].dtype))
+
+
+def _slot(
+    op: str, gemm: Gemm, operand: Operand, x: Array, params: Any, axes: OperandAxes
+) -> OnGrid | None:
+    """What is left of a trained operand in its leg once it is applied.
+
+    Raises:
+      ValueError: If the leg sums integers, and the operand gives none.
+    """
+    if not isinstance(gemm.accumulator, IntegerAccumulator):
+        return None
+    with jax.named_scope(BEFORE):
+        step = operand.grid(x, params, contract=axes.contract, batch=axes.batch)
+    if step is None:
+        raise ValueError(
+            f"`{op}` was given {gemm.accumulator!r} in `fwd` beside {operand!r}, whose values are "
+            "not said to be integers times one step (`Operand.grid`). Leave out one of both."
+        )
+    format = operand.qtype.format
+    if format.width - bool(getattr(format, "signed", True)) > jnp.finfo(x.dtype).nmant:
+        raise ValueError(
+            f"`{op}` was given {gemm.accumulator!r} in `fwd` beside {operand!r}, whose integers "
+            f"are too wide for operands of {x.dtype}. Convert these with `.astype(jnp.float32)`."
+        )
+    return OnGrid(jax.lax.stop_gradient(step).astype(jnp.float32))
 
 
 def refuse_mixed(op: str, leg: Leg, gemm: Gemm) -> None:
@@ -118,6 +158,14 @@ def _observe(call: Call, gemm: Gemm, operands: tuple[Array, Array], variables: V
             variables.observe(f"fwd_{side}", facts.of_quantizer(quantizer, fixed, (), **place))
 
 
+class _Applied(NamedTuple):
+    """What a trained operand gave: values, what it has learned, and its choice."""
+
+    values: Array
+    params: Any
+    choice: Array | None
+
+
 def _applied(
     operand: Operand,
     name: str,
@@ -125,7 +173,7 @@ def _applied(
     axes: OperandAxes,
     key: Key | None,
     variables: Variables,
-) -> tuple[Array, Array | None]:
+) -> _Applied:
     """What a trained operand makes of `x`, and what it chose for the other legs."""
     place: Any = {"contract": axes.contract, "batch": axes.batch}
     params, state = {}, ()
@@ -150,7 +198,8 @@ def _applied(
         else:
             found = facts.of_operand(operand, fixed, jax.lax.stop_gradient(values), **place)
         variables.observe(name, found)
-    return values.astype(x.dtype), None if choice is None else jax.lax.stop_gradient(choice)
+    choice = None if choice is None else jax.lax.stop_gradient(choice)
+    return _Applied(values.astype(x.dtype), params, choice)
 
 
 def _with_choice(policy: Policy, choice: Array) -> Policy:

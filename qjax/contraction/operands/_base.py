@@ -96,6 +96,16 @@ class Operand(abc.ABC):
         del x, params, contract
         return None
 
+    def grid(
+        self, x: Array, params: dict[str, Array], *, contract: Axes, batch: Axes
+    ) -> Array | None:
+        """Returns the step that the values of `apply` are integers times of; None for no such step.
+
+        It broadcasts to `x`, with one number along contracted axes.
+        """
+        del x, params, contract, batch
+        return None
+
     @property
     def widths(self) -> tuple[float, float]:
         """The fewest and the most bits per element that may be used; alike where nothing varies."""

@@ -89,6 +89,9 @@ class L1Bounded(Operand):
         )
         return values, state
 
+    def grid(self, x, params, *, contract, batch) -> Array:
+        return jnp.exp2(params["log_step"])
+
     def penalty(self, x, params, *, contract, batch) -> Array | None:
         above = params["log_norm"] - params["log_step"] - jnp.log2(self.limit)
         return self.price * jnp.sum(jnp.maximum(above, 0))

@@ -108,6 +108,9 @@ class Mapped(_Around):
         where = {"contract": contract, "batch": batch, "key": key}
         return self.then.apply(self.function(x), params, state, **where)
 
+    def grid(self, x: Array, params: Any, *, contract: Axes, batch: Axes) -> Array | None:
+        return self.then.grid(self.function(x), params, contract=contract, batch=batch)
+
     def penalty(self, x: Array, params: Any, *, contract: Axes, batch: Axes) -> Array | None:
         return self.then.penalty(self.function(x), params, contract=contract, batch=batch)
 

@@ -72,6 +72,10 @@ class LearnedPoint(Operand):
     def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
         return gradients.learned_point(x, params["integer_bits"], **self._options), state
 
+    def grid(self, x, params, *, contract, batch) -> Array:
+        fraction = self.bits - self.signed - jnp.round(params["integer_bits"])
+        return jnp.ldexp(jnp.float32(1), -fraction.astype(jnp.int32))
+
     def encode(self, x: Array, params: dict[str, Array]) -> tuple[Array, Array]:
         """Returns the int32 codes of an operand and the number of bits after the binary point.
 

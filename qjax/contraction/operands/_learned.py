@@ -82,11 +82,12 @@ class LSQ(Operand):
 
     def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
         low, high = self.range
-        if self.learned:
-            step = params["step"].astype(x.dtype)
-        else:
-            step = self._first(jax.lax.stop_gradient(x), contract).astype(x.dtype)
+        step = LSQ.grid(self, x, params, contract=contract, batch=batch)
         return gradients.lsq(x, step, low=low, high=high), state
+
+    def grid(self, x, params, *, contract, batch) -> Array | None:
+        step = params["step"] if self.learned else self._first(jax.lax.stop_gradient(x), contract)
+        return step.astype(x.dtype)
 
 
 @jax.tree_util.register_static
@@ -111,6 +112,9 @@ class LSQPlus(LSQ):
         low, high = self.range
         step, offset = (params[name].astype(x.dtype) for name in ("step", "offset"))
         return gradients.lsq_plus(x, step, offset, low=low, high=high), state
+
+    def grid(self, x, params, *, contract, batch) -> None:
+        return None  # The offset is no multiple of the step.
 
 
 @jax.tree_util.register_dataclass
@@ -143,6 +147,9 @@ class PACT(Operand):
 
     def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
         return gradients.pact(x, params["bound"].astype(x.dtype), self.bits), state
+
+    def grid(self, x, params, *, contract, batch) -> Array:
+        return params["bound"].astype(x.dtype) / ((1 << self.bits) - 1)
 
     def penalty(self, x, params, *, contract, batch) -> Array | None:
         return self.decay * jnp.square(params["bound"])

@@ -55,6 +55,11 @@ class Spaced(Operand):
         ends = {"low": self.low, "high": self.high, **params}
         return gradients.spaced(x, ends["low"], ends["high"], bits=self.bits), state
 
+    def grid(self, x, params, *, contract, batch) -> Array | None:
+        from_zero = "low" not in self.learned and isinstance(self.low, int | float) and not self.low
+        high = jnp.asarray(params.get("high", self.high), x.dtype)
+        return high / ((1 << self.bits) - 1) if from_zero else None
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
