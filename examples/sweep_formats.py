@@ -36,6 +36,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    _add_runs(parser)
+    _add_formats(parser)
+    return parser.parse_args(arguments)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--out",
@@ -64,6 +70,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="RATE",
         help="peak of AdamW's learning rate (per step; default: 0.004)",
     )
+
+
+def _add_formats(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--kinds",
         nargs="+",
@@ -83,7 +93,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="PATH",
         help="files or folders to train on (paths; default: the Python standard library's source)",
     )
-    return parser.parse_args(arguments)
 
 
 def recipe(kind: str, element: formats.Format) -> Recipe:

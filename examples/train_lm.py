@@ -26,6 +26,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    _add_run(parser)
+    _add_model(parser)
+    _add_training(parser)
+    return parser.parse_args(arguments)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--recipe",
@@ -54,6 +61,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=0,
         help="seed of parameters, batches and rounding (integer; default: 0)",
     )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--layers", type=int, default=2, help="transformer blocks (count; default: 2)")
     add(
         "--width",
@@ -62,6 +73,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="features of the residual stream (count, a multiple of --heads; default: 256)",
     )
     add("--heads", type=int, default=4, help="attention heads per block (count; default: 4)")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--length", type=int, default=64, help="context (bytes; default: 64)")
     add("--batch", type=int, default=8, help="windows per step (count; default: 8)")
     add(
@@ -89,7 +104,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="noise, saturation and underflow of every cast, into the metrics of every step and, "
         "the worst of them, onto the screen; steps take three times as long (flag; default: off)",
     )
-    return parser.parse_args(arguments)
 
 
 def optimizer(steps: int, rate: float) -> optax.GradientTransformation:

@@ -55,13 +55,7 @@ def envelope(ds: Dataset, budgets: int = 1500) -> Envelope:
     Raises:
         ValueError: fewer than two sizes have a curve, or their budgets do not overlap.
     """
-    N, D, loss = (np.asarray(ds[k], float) for k in ("N", "D", "loss"))
-    curves = []
-    for size in np.unique(N):
-        rows = np.flatnonzero(size == N)
-        rows = rows[np.argsort(D[rows])]
-        if len(np.unique(D[rows])) > 1:
-            curves.append((size, np.log(6 * size * D[rows]), loss[rows]))
+    curves = _curves(ds)
     if len(curves) < 2:
         raise ValueError(f"Approach 1 needs curves of two sizes or more; got {len(curves)}.")
     low = np.sort([c.min() for _, c, _ in curves])[1]
@@ -88,3 +82,15 @@ def envelope(ds: Dataset, budgets: int = 1500) -> Envelope:
         exponents=(float(a), float(b)),
         intercepts=(float(n_1), float(d_1)),
     )
+
+
+def _curves(ds: Dataset) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Returns the size, log C and loss of every size that has more than one D."""
+    N, D, loss = (np.asarray(ds[k], float) for k in ("N", "D", "loss"))
+    curves = []
+    for size in np.unique(N):
+        rows = np.flatnonzero(size == N)
+        rows = rows[np.argsort(D[rows])]
+        if len(np.unique(D[rows])) > 1:
+            curves.append((size, np.log(6 * size * D[rows]), loss[rows]))
+    return curves

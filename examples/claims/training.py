@@ -37,37 +37,15 @@ def train_arm(
       By name, one number per seed: `loss` on the held-out batch in nats, `accuracy` in percent,
       and what `measure` and `watch` give. The model computes in the recipe that holds at the end.
     """
-    bounds = _bounds(step, setting.steps)
-    last = step.in_phase(len(bounds) - 2)
-
-    def keys(seed: jax.Array) -> jax.Array:
-        return jax.random.split(jax.random.key(seed), 3)
 
     def init(seed: jax.Array) -> train.State:
-        start, data, _ = keys(seed)
+        start, data, _ = _keys(seed)
         return step.init(start, setting.batch(data))
 
     def run(seed: jax.Array, state: train.State, held_out: Any) -> dict[str, jax.Array]:
-        _, data, noise = keys(seed)
-        seen = jnp.zeros((), jnp.float32)
-        for phase, (begin, end) in enumerate(itertools.pairwise(bounds)):
-            now = step.in_phase(phase)
-
-            def body(carry: Any, t: jax.Array, now: train.Step = now) -> Any:
-                state, seen = carry
-                state = now(state, setting.batch(jax.random.fold_in(data, t)))[0]
-                return (state, seen if watch is None else seen + watch(state)), None
-
-            (state, seen), _ = jax.lax.scan(body, (state, seen), jnp.arange(begin, end))
-        params = state.params if state.average is None else state.average
-        found = last.task.loss(
-            params,
-            state.variables,
-            held_out,
-            key=noise,
-            recipe=last.current(state),
-            mode="evaluate",
-        )
+        _, data, noise = _keys(seed)
+        state, seen = _trained(setting, step, state, data, watch)
+        found = _evaluated(setting, step, state, held_out, noise)
         more = {} if measure is None else measure(state)
         more |= {} if watch is None else {"watched": seen / setting.steps}
         return {"loss": found.loss, **found.metrics, **more}
@@ -103,6 +81,42 @@ def train_arms(
         step = arm if isinstance(arm, train.Step) else setting.step(arm, **options)
         found[name] = [float(value) for value in train_arm(setting, step, seeds)[figure]]
     return found
+
+
+def _keys(seed: jax.Array) -> jax.Array:
+    """Keys of the parameters, of the data, and of the noise of the evaluation."""
+    return jax.random.split(jax.random.key(seed), 3)
+
+
+def _trained(
+    setting: Setting,
+    step: train.Step,
+    state: train.State,
+    data: jax.Array,
+    watch: Callable[[train.State], Any] | None,
+) -> tuple[train.State, jax.Array]:
+    """The state after all steps, and the sum of what was watched."""
+    seen = jnp.zeros((), jnp.float32)
+    for phase, (begin, end) in enumerate(itertools.pairwise(_bounds(step, setting.steps))):
+        now = step.in_phase(phase)
+
+        def body(carry: Any, t: jax.Array, now: train.Step = now) -> Any:
+            state, seen = carry
+            state = now(state, setting.batch(jax.random.fold_in(data, t)))[0]
+            return (state, seen if watch is None else seen + watch(state)), None
+
+        (state, seen), _ = jax.lax.scan(body, (state, seen), jnp.arange(begin, end))
+    return state, seen
+
+
+def _evaluated(
+    setting: Setting, step: train.Step, state: train.State, held_out: Any, noise: jax.Array
+) -> Any:
+    """The outcome of the held-out batch, in the recipe of the last phase."""
+    last = step.in_phase(len(_bounds(step, setting.steps)) - 2)
+    params = state.params if state.average is None else state.average
+    where = {"key": noise, "recipe": last.current(state), "mode": "evaluate"}
+    return last.task.loss(params, state.variables, held_out, **where)
 
 
 def _bounds(step: train.Step, steps: int) -> list[int]:

@@ -167,22 +167,13 @@ def conv_general_dilated(
     shapes = shape_of(lhs), shape_of(rhs)
     numbers = jax.lax.conv_dimension_numbers(*shapes, dimension_numbers)
     ones = (1,) * (len(shapes[0]) - 2)
-    before = tuple(lhs_dilation or ones)
     within = tuple(rhs_dilation or ones)
     if isinstance(padding, str):
         padding = _padding(*shapes, numbers, window_strides, within, padding)
-    op = Convolution(
-        tuple(window_strides),
-        tuple((int(low), int(high)) for low, high in padding),
-        before,
-        within,
-        numbers,
-        feature_group_count,
-        batch_group_count,
-        precision,
-        preferred_element_type,
-        out_sharding,
-    )
+    pairs = tuple((int(low), int(high)) for low, high in padding)
+    space = (tuple(window_strides), pairs, tuple(lhs_dilation or ones), within, numbers)
+    groups = (feature_group_count, batch_group_count)
+    op = Convolution(*space, *groups, precision, preferred_element_type, out_sharding)
     return checked("conv_general_dilated", op, lhs, rhs, policy, key, variables=variables)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 
 import jax.numpy as jnp
 
-from qjax._typing import Array, DTypeLike, Key
+from qjax._typing import Array, DTypeLike, Key, Shape
 from qjax.contraction.ops import einsum
 from qjax.contraction.policy import Policy
 from qjax.contraction.variables import Variables
@@ -39,6 +39,18 @@ def matmul(
       ValueError: If an operand is a scalar, the axes do not fit, or a needed key is missing.
     """
     lhs, rhs = jnp.shape(a), jnp.shape(b)
+    _check_shapes(lhs, rhs)
+    batch = jnp.broadcast_shapes(lhs[:-2], rhs[:-2])
+    # Axes of one operand alone are no batch: it is spread only where sizes differ.
+    a = jnp.broadcast_to(a, _spread(lhs, batch))
+    b = jnp.broadcast_to(b, _spread(rhs, batch))
+    left, right = "m" if len(lhs) > 1 else "", "n" if len(rhs) > 1 else ""
+    subscripts = f"...{left}k,...k{right}->...{left}{right}"
+    dtypes = {"precision": precision, "preferred_element_type": preferred_element_type}
+    return einsum(subscripts, a, b, **dtypes, policy=policy, key=key, variables=variables)
+
+
+def _check_shapes(lhs: Shape, rhs: Shape) -> None:
     if not lhs or not rhs:
         raise ValueError(
             f"`matmul` was asked to contract shapes {lhs} and {rhs}, but a scalar has no axis to "
@@ -50,21 +62,6 @@ def matmul(
             f"{'the last but one' if len(rhs) > 1 else 'the only'} axis of shape {rhs}, whose "
             "sizes differ. Transpose or reshape an operand."
         )
-    batch = jnp.broadcast_shapes(lhs[:-2], rhs[:-2])
-    # Axes of one operand alone are no batch: it is spread only where sizes differ.
-    a = jnp.broadcast_to(a, _spread(lhs, batch))
-    b = jnp.broadcast_to(b, _spread(rhs, batch))
-    left, right = "m" if len(lhs) > 1 else "", "n" if len(rhs) > 1 else ""
-    return einsum(
-        f"...{left}k,...k{right}->...{left}{right}",
-        a,
-        b,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        policy=policy,
-        key=key,
-        variables=variables,
-    )
 
 
 def _spread(shape: tuple[int, ...], batch: tuple[int, ...]) -> tuple[int, ...]:

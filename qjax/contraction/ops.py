@@ -5,7 +5,7 @@ stood. The doors for whole models call the same functions. Arguments are checked
 """
 
 import difflib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -115,14 +115,28 @@ def einsum(
     if len(operands) == 1:
         return jnp.einsum(f"{terms[0]}->{out}", *operands, **settings)  # type: ignore[call-overload]
     if len(operands) == 2:
-        inputs = ",".join(terms)
-        # What rounds the result runs along its last axis, as written.
-        product = product_of(f"{inputs}->{out}") if policy.fwd.result is None else None
-        inner = out if product is None else product.out
-        op = Einsum(f"{inputs}->{inner}", **settings)
-        result = checked("einsum", op, *operands, policy, key, variables=variables)
-        return result.transpose([inner.index(x) for x in out]) if inner != out else result
+        return _pair(terms, out, operands, settings, policy, key, variables)
     return _chain(list(terms), out, list(operands), settings, policy, key, variables)
+
+
+def _pair(
+    terms: Sequence[str],
+    out: str,
+    operands: Sequence[Array],
+    settings: dict[str, Any],
+    policy: Policy,
+    key: Key | None,
+    variables: Variables | None,
+) -> Array:
+    """The contraction of two operands."""
+    inputs = ",".join(terms)
+    # What rounds the result runs along its last axis, as written.
+    product = product_of(f"{inputs}->{out}") if policy.fwd.result is None else None
+    inner = out if product is None else product.out
+    op = Einsum(f"{inputs}->{inner}", **settings)
+    lhs, rhs = operands
+    result = checked("einsum", op, lhs, rhs, policy, key, variables=variables)
+    return result.transpose([inner.index(x) for x in out]) if inner != out else result
 
 
 def _chain(terms, out, operands, settings, policy, key, variables) -> Array:

@@ -59,20 +59,23 @@ def codebook(name: str) -> Choice | Blank | None:
     if not clauses and not match[1]:
         return Blank(bits, choices, compute, label=match[9] or "")
     line = [float(value) for value in compute.values() if value >= 0]
-    found = list((FIRST if match[1] else CLAUSE).finditer(clauses))
-    if "".join(part[0] for part in found) != clauses or not found:
-        raise _wrong(name, "is not made of clauses f, i, p or s")
+    if match[1] and bits != 4:
+        raise _wrong(name, "asks for indices of another width than 4, which this form has not")
+    found = _clauses(FIRST if match[1] else CLAUSE, clauses, name)
     if match[1]:
-        if bits != 4:
-            raise _wrong(name, "asks for indices of another width than 4, which this form has not")
-        count = (1 << choices) // (1 << (len(found) - 1).bit_length())
-        step = 2 if choices > 1 and count < 1 << mantissa else 1
-        tables = [t for part in found for t in _moved_down(part, count, step, line, name)]
+        tables = _earlier(found, choices, mantissa, line, name)
     else:
         tables = [table for part in found for table in _tables(part, bits, line, name)]
     if len(tables) != 1 << choices:
         raise _wrong(name, f"describes {len(tables)} tables for a choice of {choices} bits")
     return Choice(tuple(_symmetric(sizes, line, name) for sizes in tables), label=name)
+
+
+def _clauses(pattern: re.Pattern, clauses: str, name: str) -> list[re.Match]:
+    found = list(pattern.finditer(clauses))
+    if "".join(part[0] for part in found) != clauses or not found:
+        raise _wrong(name, "is not made of clauses f, i, p or s")
+    return found
 
 
 def _symmetric(sizes: list[float], line: list[float], name: str) -> Codebook:
@@ -101,6 +104,15 @@ def _tables(clause: re.Match, bits: int, line: list[float], name: str) -> list[l
         raise _wrong(name, "halves a pattern other than f or i")
     below = _distances(kind, digits[0] if digits else 1, bits)
     return [_at([top - down - b for b in below], line, name) for down in digits[1:] or [0]]
+
+
+def _earlier(
+    found: list[re.Match], choices: int, mantissa: int, line: list[float], name: str
+) -> list[list[float]]:
+    """Returns the positive values of the tables of the earlier form, an equal share per clause."""
+    count = (1 << choices) // (1 << (len(found) - 1).bit_length())
+    step = 2 if choices > 1 and count < 1 << mantissa else 1
+    return [table for part in found for table in _moved_down(part, count, step, line, name)]
 
 
 def _moved_down(

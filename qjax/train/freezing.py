@@ -37,18 +37,8 @@ def freeze_after(
         and none came.
     """
 
-    def frozen(path: Any) -> bool:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return re.fullmatch(pattern, name) is not None
-
     def init(params: PyTree) -> FreezeState:
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        if not any(map(frozen, paths)):
-            names = [jax.tree_util.keystr(p, simple=True, separator="/") for p in paths]
-            raise ValueError(
-                f"`pattern` {pattern!r} matches no parameter. The paths are {', '.join(names[:8])}"
-                f"{' ...' if len(names) > 8 else ''}; name some of them."
-            )
+        _check_matches(pattern, params)
         return FreezeState(jnp.zeros((), jnp.int32))
 
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
@@ -60,7 +50,7 @@ def freeze_after(
         passes, now = state.count < steps, state.count == steps
 
         def one(path: Any, update: Array, parameter: Array) -> Array:
-            if not frozen(path):
+            if re.fullmatch(pattern, _slashed(path)) is None:
                 return update
             last = jnp.zeros_like(update)
             if final is not None:
@@ -72,3 +62,16 @@ def freeze_after(
         return new, FreezeState(state.count + 1)
 
     return optax.GradientTransformation(init, update)
+
+
+def _check_matches(pattern: str, params: PyTree) -> None:
+    names = [_slashed(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    if not any(re.fullmatch(pattern, name) for name in names):
+        raise ValueError(
+            f"`pattern` {pattern!r} matches no parameter. The paths are {', '.join(names[:8])}"
+            f"{' ...' if len(names) > 8 else ''}; name some of them."
+        )
+
+
+def _slashed(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

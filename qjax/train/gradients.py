@@ -73,13 +73,7 @@ def value_and_gradient(
       compute_dtype: Floating-point dtype the model sees its parameters in; None: their own.
       remat: A policy of `jax.checkpoint_policies`: what the forward pass keeps.
     """
-
-    def loss(moving: Any, variables: PyTree, batch: PyTree, key: Key) -> tuple[Array, Outcome]:
-        params, remembered = moving
-        params, variables = narrow(params, compute_dtype), memory.place(variables, remembered)
-        result = task.loss(params, variables, batch, key=key, recipe=recipe)
-        return result.loss if scale is None else result.loss * scale, result
-
+    loss = _scaled_loss(task, recipe, scale, compute_dtype)
     if remat is not None:
         loss = jax.checkpoint(loss, policy=remat)
 
@@ -87,15 +81,28 @@ def value_and_gradient(
         moving = (params, memory.split(variables))
         return jax.grad(loss, has_aux=True)(moving, variables, batch, key)
 
+    given = (params, variables, batch, key)
     if accumulate == 1:
-        (grads, found), result = differentiate(params, variables, batch, key)
+        (grads, found), result = differentiate(*given)
     else:
-        (grads, found), result = _accumulated(
-            differentiate, params, variables, batch, key, accumulate
-        )
+        (grads, found), result = _accumulated(differentiate, *given, accumulate)
     if scale is not None:
         grads = jax.tree.map(lambda g: g / scale.astype(g.dtype), grads)
     return result._replace(variables=memory.put(result.variables, found)), grads
+
+
+def _scaled_loss(
+    task: Task, recipe: Any, scale: Array | None, compute_dtype: DTypeLike | None
+) -> Callable[..., tuple[Array, Outcome]]:
+    """The loss as a function of parameters and of what gradients bring back."""
+
+    def loss(moving: Any, variables: PyTree, batch: PyTree, key: Key) -> tuple[Array, Outcome]:
+        params, remembered = moving
+        params, variables = narrow(params, compute_dtype), memory.place(variables, remembered)
+        result = task.loss(params, variables, batch, key=key, recipe=recipe)
+        return result.loss if scale is None else result.loss * scale, result
+
+    return loss
 
 
 def _accumulated(

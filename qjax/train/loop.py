@@ -68,8 +68,7 @@ def run(
       ValueError: If `steps` or `chunk` is not positive.
     """
     _check_positive(steps=steps, chunk=chunk)
-    skips = step.loss_scale is not None and step.loss_scale.skips
-    record = Record(metrics, finite=("loss",) if skips else ("loss", "grad_norm"))
+    record = _record(step, metrics)
     programs = Programs(step, chunk, placement)
     save_every = None if checkpoints is None else checkpoints.every
     display = progress if progress is not None and distributed.first() else Silent()
@@ -87,8 +86,7 @@ def run(
                 record.evaluation(evaluate(state))
                 display.say(f"step {at}: held-out loss {record.evaluations[-1].loss:.4f}")
             if checkpoints is not None and (signal or _due(at, steps, save_every)):
-                position = batches.position() if isinstance(batches, Stream) else None
-                checkpoints.save(state, loss=record.held_out(at), position=position)
+                _save(checkpoints, state, batches, record.held_out(at))
             if signal is not None and at < steps:
                 display.say(f"stopped by a signal after step {at} of {steps}")
                 if checkpoints is not None:
@@ -117,6 +115,17 @@ def _advance(
     spent = time.perf_counter() - began - (programs.compile_seconds - compiled)
     record.steps(rows, start, count / spent)
     return state
+
+
+def _record(step: Step, metrics: Metrics | None) -> Record:
+    # A loss scale that skips steps expects gradients that are not finite.
+    skips = step.loss_scale is not None and step.loss_scale.skips
+    return Record(metrics, finite=("loss",) if skips else ("loss", "grad_norm"))
+
+
+def _save(checkpoints: Checkpoints, state: State, batches: Batches, loss: float | None) -> None:
+    position = batches.position() if isinstance(batches, Stream) else None
+    checkpoints.save(state, loss=loss, position=position)
 
 
 def _check_positive(**values: int) -> None:

@@ -136,24 +136,13 @@ def quantized_moments(
             return leaf
         return quantizers[name].encode(jnp.sqrt(leaf) if name == "nu" else leaf)
 
-    def decode(name: str, leaf: Any) -> Any:
-        if not isinstance(leaf, QTensor):
-            return leaf
-        values = leaf.decode()
-        return jnp.square(values) if name == "nu" else values
-
     def init(params: PyTree) -> Any:
         state = inner.init(params)
-        if not _fields(state) & set(quantizers):
-            raise ValueError(
-                "`quantized_moments` stores the fields `mu` and `nu` of an optimizer's state in "
-                f"few bits, but this one has the fields {sorted(_fields(state))}. Wrap adam or "
-                "adamw."
-            )
+        _check_fields(state, quantizers)
         return _moments(encode, state, quantizers)
 
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> Any:
-        updates, following = inner.update(updates, _moments(decode, state, quantizers), params)
+        updates, following = inner.update(updates, _moments(_decoded, state, quantizers), params)
         return updates, _moments(encode, following, quantizers)
 
     return optax.GradientTransformation(init, update)
@@ -176,6 +165,23 @@ def _wide(tree: PyTree) -> PyTree:
 
 def _named(state: Any) -> bool:
     return isinstance(state, tuple) and hasattr(state, "_fields")
+
+
+def _decoded(name: str, leaf: Any) -> Any:
+    """What `quantized_moments` stored, as it was."""
+    if not isinstance(leaf, QTensor):
+        return leaf
+    values = leaf.decode()
+    return jnp.square(values) if name == "nu" else values
+
+
+def _check_fields(state: Any, quantizers: dict[str, Quantizer]) -> None:
+    if not _fields(state) & set(quantizers):
+        raise ValueError(
+            "`quantized_moments` stores the fields `mu` and `nu` of an optimizer's state in "
+            f"few bits, but this one has the fields {sorted(_fields(state))}. Wrap adam or "
+            "adamw."
+        )
 
 
 def _fields(state: Any) -> set[str]:

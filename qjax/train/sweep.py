@@ -90,12 +90,8 @@ def sweep(
       ValueError: If two trials are the same run, or there are none.
     """
     names = _names(trials)
-    stored = read_table(table) if table else []
-    # Rows of runs of another length, too, are other runs.
-    alike = [row for row in stored if row.get("steps") == steps]
-    done = {name: row for row in alike for name in [_name_of(row, trials, names)] if name}
+    done, others = _stored(table, trials, names, steps)
     rows: dict[str, Any] = dict(done)
-    others = [row for row in stored if row not in done.values()]
     with progress or Silent() as display:
         for group in _groups([(n, t) for n, t in zip(names, trials) if n not in done]):
             runner = _Runner([t for _, t in group], make_step, batches, held_out, mesh)
@@ -118,6 +114,17 @@ def _names(trials: Sequence[Trial]) -> list[str]:
             f"{len(set(names))} different names. Give each its own recipe, seed, rate or columns."
         )
     return names
+
+
+def _stored(
+    table: str | None, trials: Sequence[Trial], names: Sequence[str], steps: int
+) -> tuple[dict[str, Any], list[Any]]:
+    """The rows of trials that are in the table already, by name, and all others in it."""
+    stored = read_table(table) if table else []
+    # Rows of runs of another length, too, are other runs.
+    alike = [row for row in stored if row.get("steps") == steps]
+    done = {name: row for row in alike for name in [_name_of(row, trials, names)] if name}
+    return done, [row for row in stored if row not in done.values()]
 
 
 def _name_of(row: Mapping[str, Any], trials: Sequence[Trial], names: Sequence[str]) -> str | None:

@@ -21,6 +21,7 @@ from scaling.laws import Law
 from scaling.progress import bar
 from scaling.tables import identifiability
 from scaling.tables.dataset import Dataset
+from scaling.uncertainty.bootstrap import Draws
 from scaling.uncertainty.bootstrap import bootstrap as draw
 
 
@@ -114,14 +115,27 @@ def fit(
     groups = options.groups(problem.ds, group)
     with bar("starts", 4500 if method == "grid" and progress else 0) as tell:
         ends = solve(problem, method, start, tell)
-    draws = None
-    if bootstrap:
-        with bar("bootstrap", bootstrap if progress else 0) as tell:
-            draws = draw(
-                problem.coords, problem.objective, ends[0].u, bootstrap, seed=seed, groups=groups,
-                weights=problem.weights, workers=workers, progress=tell,
-            )  # fmt: skip
+    with bar("bootstrap", bootstrap if progress else 0) as tell:
+        draws = _draws(problem, ends[0], bootstrap, seed, groups, workers, tell)
     return _result(problem, ends, draws, method)
+
+
+def _draws(
+    problem: Problem,
+    best: End,
+    count: int,
+    seed: int,
+    groups: Any,
+    workers: int | None,
+    tell: Callable[[int], None],
+) -> Draws | None:
+    """Returns the refits of the bootstrap, started at the best end; None where none are asked."""
+    if not count:
+        return None
+    return draw(
+        problem.coords, problem.objective, best.u, count, seed=seed, groups=groups,
+        weights=problem.weights, workers=workers, progress=tell,
+    )  # fmt: skip
 
 
 def _refuse_hopeless(problem: Problem) -> None:

@@ -5,6 +5,7 @@ imported here, when a fit is asked for, because its optimizers take half a secon
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -113,19 +114,21 @@ def polish(
     start = coords.inside(start)
     if len(start) == 0:
         return _nothing_to_move(coords, objective, weights)
-    lo, hi = coords.limits
+    ends = {"ftol": tolerance, "xtol": tolerance, "gtol": 1e-14, "max_nfev": max_evaluations}
     out = least_squares(
         problem.residual,
         start,
         jac=problem.jacobian,  # pyright: ignore[reportArgumentType]
-        bounds=(lo, hi),
+        bounds=coords.limits,
         loss="linear" if problem.linear else problem.loss,  # pyright: ignore[reportArgumentType]
         x_scale="jac",
-        ftol=tolerance,
-        xtol=tolerance,
-        gtol=1e-14,
-        max_nfev=max_evaluations,
+        **ends,
     )
+    return _end(out, problem, start)
+
+
+def _end(out: Any, problem: "_Problem", start: np.ndarray) -> End:
+    """Returns where the search ended, in the units of the objective."""
     value = float(out.cost) * problem.unit**2
     slope = float(np.abs(out.grad).max()) * problem.unit**2
     return End(

@@ -6,7 +6,7 @@ intervals of N and D and the probability that each format is the best. A plan al
 leaves the range of the fitted runs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,28 +61,16 @@ def plan(
         ValueError: the law does not predict a loss from N and D, a format or an option is not
             understood, or no format fits the constraints.
     """
-    law = fit.law
-    _refuse_other_laws(law)
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}.")
-    if serve_bits is not None and not 0 < serve_bits < np.inf:
-        raise ValueError(f"serve_bits must be positive, got {serve_bits}.")
-    held = dict(held or {})
-    if serve_bits is not None and "P_post" in law.predictors:
-        held.setdefault("P_post", float(serve_bits))
+    _refuse_other_laws(fit.law)
+    _refuse_options(level, serve_bits)
     model, limits = read_cost(cost), dict(constraints or {})
     budget = Budget(compute=float(compute), served=float(inference_tokens), limits=limits)
-    chosen = candidates(law, formats, held)
+    chosen = candidates(fit.law, formats, _held(fit.law, held, serve_bits))
     sample = _sample(fit, draws, seed)
     choices = _choices(fit, chosen, sample, budget, model, serve_bits, level)
-    if not np.isfinite(choices[0].loss):
-        raise ValueError(
-            "No format has a size that the budget and the constraints allow; raise compute"
-            f"{', serve fewer tokens' if budget.served else ''}, or widen the limits on "
-            f"{', '.join(limits) or 'N, D and memory'}."
-        )
+    _refuse_unaffordable(choices, budget)
     return Plan(
-        law=law.name,
+        law=fit.law.name,
         choices=choices,
         budget=budget,
         cost=model,
@@ -121,6 +109,31 @@ def _refuse_other_laws(law: Law) -> None:
             f"A plan needs a law that predicts a loss from N and D; {law.name!r} predicts "
             f"{law.target} from {', '.join(law.predictors)}."
         )
+
+
+def _refuse_options(level: float, serve_bits: float | None) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}.")
+    if serve_bits is not None and not 0 < serve_bits < np.inf:
+        raise ValueError(f"serve_bits must be positive, got {serve_bits}.")
+
+
+def _refuse_unaffordable(choices: Sequence[Choice], budget: Budget) -> None:
+    if not np.isfinite(choices[0].loss):
+        raise ValueError(
+            "No format has a size that the budget and the constraints allow; raise compute"
+            f"{', serve fewer tokens' if budget.served else ''}, or widen the limits on "
+            f"{', '.join(budget.limits) or 'N, D and memory'}."
+        )
+
+
+def _held(law: Law, held: Mapping[str, Any] | None, serve_bits: float | None) -> dict[str, Any]:
+    """Returns the predictors that keep one value, the served bits among them where a law reads
+    them."""
+    held = dict(held or {})
+    if serve_bits is not None and "P_post" in law.predictors:
+        held.setdefault("P_post", float(serve_bits))
+    return held
 
 
 def _serving(model: Cost, candidate: Candidate, serve_bits: float | None):

@@ -100,8 +100,7 @@ def minimize(
         return np.where(np.isfinite(value), value, np.inf)
 
     def on_budget(log_n):
-        N = np.exp(log_n)
-        return loss(N, budget.data(N, k, k_serve))
+        return loss(np.exp(log_n), budget.data(np.exp(log_n), k, k_serve))
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         log_n, value = golden(on_budget, np.log(low), np.log(high), _GRID)

@@ -51,25 +51,19 @@ def iso_loss(
         raise ValueError(f"x must be 'N' or 'D', got {x!r}.")
     held = dict(held or {})
     others = [p for p in fit.law.predictors if p not in ("N", "D", *held)]
-    horizontal = np.geomspace(*span(fit, x), 97)
     other = "D" if x == "N" else "N"
     if others:
-        rest = {k: v for k, v in held.items() if k not in ("N", "D")}
-        at = points_at_bits(fit.law, rest)
-        params = fit.law.complete(fit.params)
-        across, vertical = np.meshgrid(horizontal, _BITS)
-        fixed = float(held.get(other, _middle(fit, other)))
-        points = {x: across, other: np.full_like(across, fixed), **at(params, vertical)}
+        points, vertical, fixed = _over_bits(fit, x, other, held)
         where, label = f" at {other} = {style.short(fixed)}", "precision (bits)"
     else:
-        across, vertical = np.meshgrid(horizontal, np.geomspace(*span(fit, other), 97))
+        across, vertical = np.meshgrid(*(np.geomspace(*span(fit, n), 97) for n in (x, other)))
         points = {x: across, other: vertical, **held}
         where, label = "", style.named(other)
     loss = np.asarray(fit.law.predict(fit.params, points))
     made, axes = style.figure(width=6.2)
     ax = axes[0, 0]
     drawn = _levels(loss, levels)
-    shown = ax.contour(across, vertical, loss, levels=drawn, colors="black", linewidths=1.0)
+    shown = ax.contour(points[x], vertical, loss, levels=drawn, colors="black", linewidths=1.0)
     ax.clabel(shown, fontsize=7, fmt="%.4g")
     style.log_axis(ax.xaxis, *span(fit, x))
     if not others:
@@ -84,6 +78,18 @@ def _levels(loss: np.ndarray, count: int) -> np.ndarray:
     inside = loss[np.isfinite(loss)]
     values = np.unique(np.quantile(inside, np.linspace(0.04, 0.96, count)).round(4))
     return values if len(values) > 1 else np.linspace(inside.min(), inside.max() + 1e-9, 3)
+
+
+def _over_bits(
+    fit: FitResult | Published, x: str, other: str, held: dict[str, Any]
+) -> tuple[dict[str, Any], np.ndarray, float]:
+    """Returns points over (x, bits), the bits of each, and the value that the other keeps."""
+    rest = {k: v for k, v in held.items() if k not in ("N", "D")}
+    at = points_at_bits(fit.law, rest)
+    across, bits = np.meshgrid(np.geomspace(*span(fit, x), 97), _BITS)
+    fixed = float(held.get(other, _middle(fit, other)))
+    further = at(fit.law.complete(fit.params), bits)
+    return {x: across, other: np.full_like(across, fixed), **further}, bits, fixed
 
 
 def pareto(
@@ -124,9 +130,8 @@ def pareto(
     front = np.minimum.accumulate(front)
     ax.plot(bits, np.where(np.isfinite(front), front, np.nan), color="0.78", linewidth=7,
             zorder=1, label="best for the bits", solid_capstyle="butt")  # fmt: skip
-    shown = front[np.isfinite(front)]
-    top = shown.max() + 0.3 * np.ptp(shown)
-    ax.set_ylim(min(shown.min(), lowest) - 0.05 * np.ptp(shown), top)
+    shown, height = front[np.isfinite(front)], np.ptp(front[np.isfinite(front)])
+    ax.set_ylim(min(shown.min(), lowest) - 0.05 * height, shown.max() + 0.3 * height)
     style.log_axis(ax.xaxis, bits.min(), bits.max())
     ax.set(xlabel="bits of all parameters", ylabel="loss (nats/token)")
     ax.set_title(f"{fit.law.name} at D = {style.short(D)} tokens", fontsize=10)

@@ -106,27 +106,26 @@ def bootstrap(
     tell = progress or (lambda done: None)
     workers = workers or usable_cores()
     began = time.perf_counter()
-    out = []
-    for end in refits(coords, objective, start, drawn[:_TRIAL]):
-        out.append(end)
-        tell(1)
+    out = _here(coords, objective, start, drawn[:_TRIAL], tell)
     left = (time.perf_counter() - began) / max(len(out), 1) * (count - len(out))
     rest = drawn[_TRIAL:]
     known = recipe(coords.law)
     if workers > 1 and left > _WORTHWHILE and known is not None:
         out += _in_workers(coords, objective, start, rest, workers, known, tell)
     else:
-        for end in refits(coords, objective, start, rest):
-            out.append(end)
-            tell(1)
-    u, value, converged = zip(*out, strict=True)
-    return Draws(
-        u=np.array(u),
-        objective=np.array(value),
-        converged=np.array(converged),
-        seed=seed,
-        units=len(coords.y) if groups is None else len(np.unique(groups)),
-    )
+        out += _here(coords, objective, start, rest, tell)
+    u, value, converged = map(np.array, zip(*out, strict=True))
+    units = len(coords.y) if groups is None else len(np.unique(groups))
+    return Draws(u=u, objective=value, converged=converged, seed=seed, units=units)
+
+
+def _here(coords, objective, start, weights, tell) -> list:
+    """Refits in this process."""
+    out = []
+    for end in refits(coords, objective, start, weights):
+        out.append(end)
+        tell(1)
+    return out
 
 
 def usable_cores() -> int:

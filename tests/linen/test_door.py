@@ -12,32 +12,19 @@ import pytest
 
 import qjax
 from qjax import Gemm, Policy, Quantizer, Recipe, Rule
-
-X = jax.random.normal(jax.random.key(1), (6, 40))
-MXFP8 = Quantizer("mxfp8")
-COARSE = Policy.all(Quantizer("mxfp4"))
-
-
-class MLP(nn.Module):
-    width: int = 48
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.Dense(self.width, name="up")(x))
-        return nn.Dense(40, name="down")(x)
-
-
-def by_hand(params, x, policy):
-    dot = lambda a, b: qjax.dot_general(a, b, (((1,), (0,)), ((), ())), policy=policy)  # noqa: E731
-    h = nn.relu(dot(x, params["up"]["kernel"]) + params["up"]["bias"])
-    return dot(h, params["down"]["kernel"]) + params["down"]["bias"]
-
-
-def forward(model, variables, x=X, **kwargs):
-    return jax.jit(lambda v, x: model.apply(v, x, **kwargs))(variables, x)
-
-
-VARIABLES = MLP().init(jax.random.key(0), X)
+from tests.linen.models import (
+    COARSE,
+    MLP,
+    MXFP8,
+    VARIABLES,
+    Block,
+    Parent,
+    Raw,
+    X,
+    by_hand,
+    forward,
+    lifted,
+)
 
 
 @pytest.mark.parametrize("make", ["class", "instance", "decorator"])
@@ -74,16 +61,6 @@ def test_gradients_go_through_the_quantized_legs():
     chex.assert_trees_all_equal(*grads)
 
 
-class Parent(nn.Module):
-    """Undecorated; one block is quantized, one is not."""
-
-    block: type[nn.Module]
-
-    @nn.compact
-    def __call__(self, x):
-        return MLP(name="plain")(x), self.block(name="asked")(x)
-
-
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 def test_a_decorated_class_in_an_undecorated_parent(jit):
     plain, asked = Parent(MLP), Parent(qjax.quantize(MLP, "mxfp8"))
@@ -93,35 +70,6 @@ def test_a_decorated_class_in_an_undecorated_parent(jit):
     np.testing.assert_array_equal(a, c)
     assert not jnp.array_equal(b, d)
     np.testing.assert_allclose(b, d, atol=0.5)
-
-
-class Block(nn.Module):
-    @nn.compact
-    def __call__(self, x, _=None):
-        return x + MLP()(x), None
-
-
-def lifted(block, how):
-    """A stack of three blocks, as a loop, a scan, or a scan of rematerialized blocks."""
-
-    class Stack(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            if how == "loop":
-                for i in range(3):
-                    x, _ = block(name=f"b{i}")(x)
-                return x
-            inner = nn.remat(block) if "remat" in how else block
-            if how == "remat":
-                for i in range(3):
-                    x, _ = inner(name=f"b{i}")(x)
-                return x
-            scan = nn.scan(
-                inner, variable_axes={"params": 0}, split_rngs={"params": True}, length=3
-            )
-            return scan(name="layers")(x, None)[0]
-
-    return Stack()
 
 
 @pytest.mark.parametrize("how", ["remat", "scan", "scan of remat"])
@@ -141,15 +89,6 @@ def test_inside_scan_and_remat_it_computes_what_a_loop_computes(how):
         chex.assert_trees_all_close(grads, expected_grads, rtol=1e-5, atol=1e-5)
     float_value, _ = grad(lifted(Block, "loop"))(variables)
     assert abs(float(value - float_value)) > 1e-6 * abs(float(value)), "nothing was quantized"
-
-
-class Raw(nn.Module):
-    """Contracts by a layer, by @, by jnp.dot and by jnp.einsum."""
-
-    @nn.compact
-    def __call__(self, x):
-        w = self.param("w", nn.initializers.lecun_normal(), (40, 40))
-        return nn.Dense(40)(x) + x @ w + jnp.dot(x, w) + jnp.einsum("ij,jk->ik", x, w)
 
 
 RECIPE = Recipe([Rule(".*Dense.*", COARSE)])
@@ -221,87 +160,6 @@ def test_two_threads_with_two_recipes():
     for name, results in got.items():
         for result in results:
             np.testing.assert_allclose(result, expected[name], rtol=1e-5, atol=1e-6)
-
-
-class Attend(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Embed(11, 32, name="embed")(x)
-        mask = nn.make_causal_mask(jnp.ones(x.shape[:-1]))
-        x = nn.MultiHeadDotProductAttention(num_heads=2, name="attn")(x, mask=mask)
-        x = nn.DenseGeneral((4, 8), name="wide")(x)
-        x = nn.DenseGeneral(32, axis=(-2, -1), name="narrow")(x)
-        return nn.Dense(11, name="lm_head")(x)
-
-
-TOKENS = jnp.arange(10).reshape(2, 5) % 11
-
-
-def test_report_lists_every_contraction_and_what_is_left_in_high_precision():
-    report = qjax.report(qjax.quantize(Attend(), "mxfp8"), TOKENS, strict=True)
-    rows = {row.path: row for row in report.rows}
-    layers = ["attn/query", "attn/key", "attn/value", "attn/out", "wide", "narrow"]
-    assert set(rows) == {*layers, "attn/qk", "attn/av", "lm_head"}
-    assert len(report.rows) == 9
-    for path, row in rows.items():
-        assert row.quantized == (path != "lm_head")
-    assert "high precision by rule 'logits and embeddings'" in rows["lm_head"].why
-    assert rows["narrow"].formats == ("mxfp8",) * 6
-    assert rows["narrow"].bits == (8.25,) * 6
-    assert rows["wide"].flops == 2 * 2 * 5 * 32 * 32
-    assert rows["attn/qk"].op == "einsum"
-    assert "lm_head" in str(report)
-    assert report.to_csv().count("\n") == 10
-    assert report.to_markdown().splitlines()[2].startswith("| attn/query | dot_general |")
-
-
-def test_report_of_a_float_model_lists_the_same_contractions():
-    report = qjax.report(Attend(), TOKENS)
-    assert len(report.rows) == 9
-    assert not any(row.quantized for row in report.rows)
-
-
-def test_report_counts_the_turns_of_a_scan():
-    report = qjax.report(lifted(qjax.quantize(Block, "mxfp8"), "scan"), X)
-    assert [row.times for row in report.rows] == [3, 3]
-    assert report.rows[0].flops == 3 * 2 * 6 * 40 * 48
-    assert all(row.quantized for row in report.rows)
-
-
-def test_strict_raises_where_a_raw_contraction_was_asked_for():
-    model = qjax.quantize(Raw(), Policy.all(MXFP8))
-    report = qjax.report(model, X)
-    assert sum(row.missed for row in report.rows) == 3
-    with pytest.raises(ValueError, match=r"Not quantized as asked.*\n.*call qjax\."):
-        qjax.report(model, X, strict=True)
-
-
-def test_a_rule_that_matches_nothing_is_reported():
-    recipe = Recipe([Rule("decodr/.*", COARSE), Rule(".*up", Policy.all(MXFP8))])
-    model = qjax.quantize(MLP(), recipe)
-    with pytest.warns(UserWarning, match=r"Rule 1.*'decodr/\.\*'.*no contraction.*'up', 'down'"):
-        model.apply(VARIABLES, X)
-    with pytest.raises(ValueError, match=r"Rule 1 of recipe 'custom'"):
-        qjax.report(model, X, strict=True)
-
-
-def test_a_recipe_that_matches_nothing_at_all_raises():
-    model = qjax.quantize(MLP(), Recipe([Rule("nowhere", COARSE)]))
-    with pytest.raises(ValueError, match=r"'nowhere'.*'up', 'down'.*optional=True"):
-        model.apply(VARIABLES, X)
-
-
-def test_the_innermost_decoration_decides():
-    inner = qjax.quantize(MLP, "mxfp4_rne")
-    outer = qjax.quantize(Parent, "mxfp8")(inner)
-    rows = {row.path: row for row in qjax.report(outer, X).rows}
-    assert rows["plain/up"].formats[0] == "mxfp8"
-    assert rows["asked/up"].formats[0] == "mxfp4"
-
-
-def test_quantizing_again_replaces_the_recipe():
-    model = qjax.quantize(qjax.quantize(MLP(), "mxfp8"), "mxfp4_rne")
-    assert {row.formats[0] for row in qjax.report(model, X).rows} == {"mxfp4"}
 
 
 def test_noise_depends_on_the_key_and_on_the_path_of_the_layer_only():
