@@ -64,9 +64,13 @@ def wasserstein(x: Array, values: Array) -> Array:
 
 def underflowed(x: Array, values: Array) -> Array:
     """Returns the fraction of elements that became zero without being zero."""
+    return jnp.mean(lost(x, values).astype(jnp.float32))
+
+
+def lost(x: Array, values: Array) -> Array:
+    """Returns which elements became zero without being zero."""
     # Bits are compared, for a processor may read subnormals as zero.
-    lost = (split(values)[1] == 0) & (split(x)[1] != 0)
-    return jnp.mean(lost.astype(jnp.float32))
+    return (split(values)[1] == 0) & (split(x)[1] != 0)
 
 
 def zeros(values: Array) -> Array:

@@ -101,7 +101,9 @@ def _backward(op, static, saved, cotangents):
         ("drhs", policy.drhs, lhs, cotangent, rhs),
     )
     for leg, gemm, first, second, like in each:
-        left, gemm, pair, noted = recall(call, leg, gemm, (first, second), memory)
+        left, gemm, pair, noted = recall(
+            call, leg, gemm, policy.implementation, (first, second), memory
+        )
         found.append(_leg(left, leg, gemm, policy.implementation, pair, like))
         seen.append(noted)
     dlhs, drhs = residuals.gradients(call, policy, kept, found)

@@ -4,12 +4,18 @@
 trains, where what a ratio is made of must be added up before it is formed.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from qjax import tiling
 from qjax._typing import Array, Axes, Key, PyTree
+from qjax.apart import apart
+from qjax.contraction import casts, products
+from qjax.contraction.axes import OperandAxes
 from qjax.contraction.operands import Operand
-from qjax.diagnostics import underflowed
+from qjax.contraction.plans import REFERENCE, Plan
+from qjax.diagnostics import lost
 from qjax.quantizer import Quantizer
 
 # What the entries of the sums are.
@@ -31,27 +37,69 @@ def of_values(x: Array, values: Array, saturated: Array) -> Array:
     """
     x, values = x.astype(jnp.float32), values.astype(jnp.float32)
     signal, noise = jnp.sum(jnp.square(x)), jnp.sum(jnp.square(values - x))
-    lost = underflowed(x, values) * x.size
-    return jnp.stack(
-        [signal, noise, jnp.sum(saturated.astype(jnp.float32)), lost, jnp.float32(x.size)]
-    )
+    counts = [_count(mask) for mask in (saturated, lost(x, values))]
+    return jnp.stack([signal, noise, *counts, jnp.float32(x.size)])
+
+
+def _count(mask: Array) -> Array:
+    # XLA's CPU sums these twice as fast as converted booleans.
+    return jnp.sum(jnp.where(mask, jnp.float32(1), jnp.float32(0)))
 
 
 def of_quantizer(
-    quantizer: Quantizer, x: Array, state: PyTree, *, contract: Axes, batch: Axes, key: Key | None
+    quantizer: Quantizer,
+    x: Array,
+    axes: OperandAxes,
+    key: Key | None,
+    *,
+    way: Plan = REFERENCE,
+    state: PyTree = (),
 ) -> Array:
-    """The sums of the cast of `x` by a quantizer in a state; `()` where it keeps none."""
-    place = {"contract": contract, "batch": batch}
-    values, _ = quantizer.step(x, state, **place, key=key, dtype=jnp.float32)
-    format, size = quantizer.qtype.format, jnp.abs(x.astype(jnp.float32))
-    if quantizer.qtype.scale is None:
-        return of_values(x, values, (jnp.abs(values) >= format.max) & (size > jnp.abs(values)))
-    units, _ = quantizer.units(x, **place, key=key, state=state)
-    if quantizer.qtype.zero is None:
-        return of_values(x, values, (jnp.abs(units) >= format.max) & (size > jnp.abs(values)))
-    low, high = units <= format.min, units >= format.max
-    wide = x.astype(jnp.float32)
-    return of_values(x, values, (low & (wide < values)) | (high & (wide > values)))
+    """The sums of the cast of an operand.
+
+    Args:
+      quantizer: The quantizer.
+      x: The operand.
+      axes: Roles of its axes.
+      key: Key of its noise.
+      way: How its product is carried out: a compiler makes values that the product takes too
+        only once.
+      state: The state that the quantizer is in, where its calibration keeps one.
+    """
+    scale = None
+    if quantizer.calibration.stateful:
+        place: Any = {"contract": axes.contract, "batch": axes.batch, "key": key}
+        values = quantizer.step(x, state, **place, dtype=jnp.float32)[0]
+    elif way.kind in (*products.DTYPES, "float8"):
+        values, scale = products.operand(way.kind, way.outside, quantizer, x, axes, key)
+    else:
+        values = casts.values(quantizer, x, axes, key, jnp.float32)
+    static, numbers = casts.split(quantizer)
+    return _sums(static, axes, numbers, x, values, scale, key, state)
+
+
+def _sums_here(static, axes, numbers, x, values, scale, key, state) -> Array:
+    quantizer, wide = casts.merge(static, numbers), x.astype(jnp.float32)
+    place: Any = {"contract": axes.contract, "batch": axes.batch}
+    format, values = quantizer.qtype.format, values.astype(jnp.float32)
+    top = jnp.float32(format.max)
+    if quantizer.qtype.zero is not None:
+        units, _ = quantizer.units(x, **place, key=key, state=state)
+        low, high = units <= format.min, units >= format.max
+        return of_values(x, values, (low & (wide < values)) | (high & (wide > values)))
+    if quantizer.qtype.scale is not None:
+        layout = tiling.resolve(x.shape, quantizer.qtype.tile, **place)
+        values = values if scale is None else values * layout.spread(scale)
+        if scale is None:
+            # Only the scales are made, for nobody reads the units.
+            _, scale = quantizer.units(x, **place, key=key, state=state)
+        top = layout.spread(scale * top)
+    size = jnp.abs(values)
+    return of_values(x, values, (size >= top) & (jnp.abs(wide) > size))
+
+
+# Apart, it runs along the memory of what it reads.
+_sums = apart(_sums_here, static_argnums=(0, 1))
 
 
 def of_operand(operand: Operand, x: Array, values: Array, *, contract: Axes, batch: Axes) -> Array:

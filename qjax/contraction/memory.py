@@ -22,7 +22,8 @@ from qjax.contraction.axes import Axes, Leg
 from qjax.contraction.execution import role_key
 from qjax.contraction.legs import Call, transformed
 from qjax.contraction.outside import refuse_mixed
-from qjax.contraction.policy import Gemm, Policy
+from qjax.contraction.plans import plan
+from qjax.contraction.policy import Gemm, Implementation, Policy
 from qjax.contraction.settling import settle
 from qjax.contraction.variables import Variables
 from qjax.quantizer import Quantizer
@@ -82,7 +83,12 @@ def gather(
 
 
 def recall(
-    call: Call, leg: Leg, gemm: Gemm, operands: tuple[Array, Array], memory: Memory
+    call: Call,
+    leg: Leg,
+    gemm: Gemm,
+    implementation: Implementation,
+    operands: tuple[Array, Array],
+    memory: Memory,
 ) -> tuple[Call, Gemm, tuple[Array, Array], Memory]:
     """Quantizes those operands of a leg that remember, and collects facts about all.
 
@@ -90,6 +96,7 @@ def recall(
       The call and the leg that are left to compute, its operands, and what the leg has seen.
     """
     seen, out = Memory(), list(operands)
+    way = plan(implementation, gemm, call.labels, leg, call.shapes, call.wide)
     for n, (side, x) in enumerate(zip(SIDES, operands, strict=True)):
         quantizer, name, axes = getattr(gemm, side), f"{leg}_{side}", call.labels.leg(leg)[n]
         if name not in memory.states and name not in memory.facts:
@@ -100,7 +107,9 @@ def recall(
         if name in memory.facts:
             plain = gemm.transform is None
             seen_by = x if plain else transformed(call, leg, gemm, operands)[n]
-            seen.facts[name] = facts.of_quantizer(quantizer, seen_by, state, **place)
+            seen.facts[name] = facts.of_quantizer(
+                quantizer, seen_by, axes, key, way=way, state=state
+            )
         if name in memory.states:
             out[n], following = quantizer.step(x, state, **place, dtype=call.wide)
             seen.states[name] = settle(following, state)

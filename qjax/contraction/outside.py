@@ -19,6 +19,7 @@ from qjax.contraction.execution import role_key
 from qjax.contraction.gridded import OnGrid
 from qjax.contraction.legs import Call, transformed
 from qjax.contraction.operands import Estimated, Operand
+from qjax.contraction.plans import plan
 from qjax.contraction.policy import Gemm, Policy
 from qjax.contraction.record import BEFORE
 from qjax.contraction.settling import settle
@@ -67,7 +68,7 @@ def prepare(
         _refuse_without_variables(name, policy)
         return policy, operands
     if variables.diagnose:
-        _observe(call, policy.fwd, operands, variables)
+        _observe(call, policy, operands, variables)
     live = [trained(slot) for slot in (policy.fwd.lhs, policy.fwd.rhs)]
     if any(live):
         policy, operands = _moved(call, policy, operands)
@@ -145,17 +146,21 @@ def refuse_mixed(op: str, leg: Leg, gemm: Gemm) -> None:
             )
 
 
-def _observe(call: Call, gemm: Gemm, operands: tuple[Array, Array], variables: Variables) -> None:
+def _observe(
+    call: Call, policy: Policy, operands: tuple[Array, Array], variables: Variables
+) -> None:
     """Collects facts about the stateless quantizers of the forward leg."""
+    gemm = policy.fwd
+    way = plan(policy.implementation, gemm, call.labels, "fwd", call.shapes, call.wide)
     if gemm.transform is not None:
         operands = transformed(call, "fwd", gemm, operands)
     for n, (side, x) in enumerate(zip(SIDES, operands, strict=True)):
         quantizer, axes = getattr(gemm, side), call.labels.leg("fwd")[n]
         if isinstance(quantizer, Quantizer) and not quantizer.calibration.stateful:
             key = role_key(call.key, "fwd", n, quantizer)
-            place: Any = {"contract": axes.contract, "batch": axes.batch, "key": key}
             fixed = jax.lax.stop_gradient(x)
-            variables.observe(f"fwd_{side}", facts.of_quantizer(quantizer, fixed, (), **place))
+            found = facts.of_quantizer(quantizer, fixed, axes, key, way=way)
+            variables.observe(f"fwd_{side}", found)
 
 
 class _Applied(NamedTuple):
@@ -194,7 +199,7 @@ def _applied(
         variables.penalize(name, penalty)
     if variables.diagnose:
         if isinstance(operand, Estimated):
-            found = facts.of_quantizer(operand.quantizer, fixed, state, key=key, **place)
+            found = facts.of_quantizer(operand.quantizer, fixed, axes, key, state=state)
         else:
             found = facts.of_operand(operand, fixed, jax.lax.stop_gradient(values), **place)
         variables.observe(name, found)

@@ -11,6 +11,8 @@ import pytest
 import qjax
 from qjax import Gemm, Policy, Quantizer, calibration
 from qjax.contraction import facts
+from qjax.contraction.axes import OperandAxes
+from qjax.contraction.plans import REFERENCE, Plan
 from qjax.contraction.variables import Values
 
 X = jax.random.normal(jax.random.key(0), (6, 8))
@@ -139,11 +141,21 @@ def test_without_states_nothing_is_added_to_the_program():
     assert program(lambda: Values(diagnose=True)) != program(Values)
 
 
-@pytest.mark.parametrize("name", ["mxfp4", "int4:float32", "uint4:float32_uint4", "e2m1fn"])
-def test_facts_are_those_of_the_codes(name):
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("mxfp4", REFERENCE),
+        ("mxfp4", Plan("bfloat16")),
+        ("int4:float32", REFERENCE),
+        ("int4:float32", Plan("int8", outside=True)),
+        ("uint4:float32_uint4", REFERENCE),
+        ("e2m1fn", Plan("bfloat16")),
+    ],
+)
+def test_facts_are_those_of_the_codes(name, way):
     quantizer = Quantizer(name)
     x = X * jnp.exp2(jnp.arange(8.0) - 6)
-    sums = facts.of_quantizer(quantizer, x, (), contract=(1,), batch=(), key=None)
+    sums = facts.of_quantizer(quantizer, x, OperandAxes((1,), ()), None, way=way)
     tensor = quantizer.encode(x, contract=(1,))
     signal, noise, beyond, lost, elements = map(float, sums)
     assert elements == x.size
