@@ -130,8 +130,7 @@ def _leg(
         return legs.compute(call, leg, gemm, implementation, operands, like)
     static, numbers = split(gemm)
     # No other leg shares a cast that draws noise, and whole legs hold less at a time.
-    noisy = any(getattr(slot, "stochastic", False) for slot in (gemm.lhs, gemm.rhs))
-    compiled = _compiled_apart if noisy else _compiled
+    compiled = _compiled_apart if gemm.stochastic else _compiled
     return compiled(call, leg, static, numbers, implementation, operands, like)
 
 
