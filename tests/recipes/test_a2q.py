@@ -122,4 +122,12 @@ def test_the_penalty_is_how_far_the_learned_sums_are_above_the_limit():
 def test_the_last_layer_has_eight_bits_and_no_limit():
     match = recipes.get("a2q_plus_p12").match("lm_head", "dot_general")
     assert match is not None
-    assert (match[1].policy.fwd.lhs.bits, type(match[1].policy.fwd.rhs).__name__) == (8, "LSQ")
+    lhs, rhs = match[1].policy.fwd.lhs, match[1].policy.fwd.rhs
+    assert (lhs.bits, lhs.granularity) == (8, "tensor")
+    assert (type(rhs).__name__, rhs.bits, rhs.granularity) == ("LSQ", 8, "channel")
+
+
+@pytest.mark.parametrize(("signed", "limit"), [(False, 127.996), (True, 255.992)])
+def test_inputs_without_a_sign_reach_twice_as_far_and_leave_half_the_limit(signed, limit):
+    weights = a2q.policy(16, bits=8, signed=signed).fwd.rhs
+    assert float(weights.limit) == pytest.approx(limit, abs=1e-3)

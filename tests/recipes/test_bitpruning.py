@@ -69,3 +69,11 @@ def test_widths_are_rounded_up_once_and_then_frozen_while_the_rest_goes_on():
     assert params["up"]["kernel"].tolist() == [-0.25, -0.25]
     with pytest.raises(ValueError, match=r"`final` value, but `update` got no parameters"):
         optimizer.update(params, state)
+
+
+def test_the_recipe_starts_at_eight_bits_and_one_bit_of_an_operand_costs_a_hundredth():
+    policy = qjax.recipes.get("bitpruning").default
+    values = Values()
+    qjax.dot_general(X, W, DIMENSIONS, policy=policy, variables=values)
+    assert [float(values.params[side]["bits"]) for side in ("fwd_lhs", "fwd_rhs")] == [8.0, 8.0]
+    assert float(sum(values.penalties.values())) == pytest.approx(2 * 8 * 0.01)

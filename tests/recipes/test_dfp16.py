@@ -38,13 +38,14 @@ def test_normal_numbers_lose_what_was_counted(bits, error):
     assert float(jnp.linalg.norm(lost) / jnp.linalg.norm(x)) == pytest.approx(error, rel=0.05)
 
 
-def explicit(x, w, bits, chain):
-    """int64 sums of chains, converted to float32 and added in order."""
+def explicit(x, w, bits, chain, *, wrap=False):
+    """int64 sums of chains (of int32 where they wrap), converted to float32 and added in order."""
     a, b = (dfp16.policy(bits).fwd.lhs.encode(v) for v in (x, w))
     codes = [np.asarray(t.qvalue).astype(np.int64) for t in (a, b)]
     total = np.zeros((len(x), w.shape[1]), np.float32)
     for k in range(0, x.shape[1], chain):
-        total += (codes[0][:, k : k + chain] @ codes[1][k : k + chain]).astype(np.float32)
+        part = codes[0][:, k : k + chain] @ codes[1][k : k + chain]
+        total += (part.astype(np.int32) if wrap else part).astype(np.float32)
     scales = [np.float32(t.scale.decode(jnp.float32)).reshape(()) for t in (a, b)]
     return total * scales[0] * scales[1]
 
@@ -76,6 +77,7 @@ def test_unsafe_chains_wrap_on_adversarial_numbers_and_say_where():
         out = qjax.dot_general(x, w, DOT, policy=dfp16.policy(16, 32))
         right = np.isclose(out, explicit(x, w, 16, 32), rtol=1e-6)
         np.testing.assert_array_equal(right, ~found)
+        np.testing.assert_array_equal(out, explicit(x, w, 16, 32, wrap=True))
 
 
 @pytest.mark.parametrize("length", [64, 256])

@@ -19,6 +19,24 @@ def test_cost_is_the_mean_of_bits_times_bits_of_the_three_products():
     assert catalogue.bits(qjax.recipes.get("fractrain_dynamic")) == ("4", "3-6", "6-12")
 
 
+def test_every_output_keeps_its_range_in_both_products_that_its_weights_enter():
+    """Outputs are kept forward and summed over backward; one range is all that they share."""
+    policy = fractrain.policy(4, 8, weight=3)
+    w = jax.random.normal(jax.random.key(0), (24, 6)) * jnp.exp2(jnp.arange(6.0)) + 1
+    forward = policy.fwd.rhs.encode(w, contract=(0,))
+    backward = policy.dlhs.rhs.encode(w, contract=(1,))
+    assert forward.scale.shape == backward.scale.shape == (1, 6)
+    assert jnp.array_equal(forward.decode(), backward.decode())
+    levels = jnp.stack([w.min(0), w.max(0)])
+    assert jnp.allclose(jnp.stack([forward.decode().min(0), forward.decode().max(0)]), levels,
+                        rtol=1e-4, atol=1e-4)  # fmt: skip
+    for leg, side in (("fwd", "lhs"), ("dlhs", "lhs"), ("drhs", "lhs"), ("drhs", "rhs")):
+        part = getattr(getattr(policy, leg), side)
+        gradient = (leg, side) in (("dlhs", "lhs"), ("drhs", "rhs"))
+        assert part.qtype.format.bits == (8 if gradient else 4)
+        assert part.stochastic == gradient
+
+
 class Net(nn.Module):
     @nn.compact
     def __call__(self, x):

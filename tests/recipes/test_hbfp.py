@@ -104,6 +104,14 @@ def test_the_booster_is_wide_at_both_ends_and_at_the_end():
     assert run == pytest.approx(0.9 * inner / total)
 
 
+@pytest.mark.parametrize("tile", [None, 24])
+def test_every_operand_of_the_backward_pass_is_rounded_with_noise_and_none_of_the_forward(tile):
+    policy = hbfp.policy(4, tile=tile)
+    noisy = {leg: (g.lhs.stochastic, g.rhs.stochastic) for leg in ("fwd", "dlhs", "drhs")
+             for g in [getattr(policy, leg)]}  # fmt: skip
+    assert noisy == {"fwd": (False, False), "dlhs": (True, True), "drhs": (True, True)}
+
+
 def test_gradients_are_rounded_without_bias():
     quantizer = hbfp.policy(4, 64).drhs.rhs
     x = 0.9 * jnp.sin(jnp.arange(64.0))

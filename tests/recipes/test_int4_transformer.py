@@ -136,4 +136,8 @@ def test_steps_learn_only_after_the_cold_start():
     assert not cold.default.fwd.lhs.learned
     assert warm.default == int4_transformer.policy()
     assert warm.default.fwd.transform == Hadamard(32)
+    cold, warm = int4_transformer.stages(3, 16)
+    assert cold.default == int4_transformer.policy(3, 16, learned=False)
+    assert warm.default == int4_transformer.policy(3, 16)
+    assert warm.default != int4_transformer.policy(3)
     assert cold.match("lm_head", "dot_general")[1].policy.is_identity

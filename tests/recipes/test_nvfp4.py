@@ -74,6 +74,13 @@ def test_the_transform_of_the_weight_gradient_cancels_and_serves_it_alone():
     assert np.allclose(cancelled, a @ b.T, atol=1e-5)
 
 
+def test_the_transform_mixes_sixteen_neighbours_along_the_batch():
+    """A single row of the batch reaches the fifteen others of its block, and none beyond."""
+    mixed = np.asarray(POLICY.drhs.transform.first(jnp.eye(48)[20:21]))
+    assert np.flatnonzero(mixed[0]).tolist() == list(range(16, 32))
+    assert np.allclose(np.abs(mixed[0, 16:32]), 0.25)
+
+
 def test_gradients_alone_are_rounded_stochastically_and_without_bias():
     noisy = {place: q.stochastic for place, q in POLICY.quantizers().items()}
     assert [place for place, drawn in noisy.items() if drawn] == [

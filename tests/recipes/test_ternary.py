@@ -58,6 +58,8 @@ def test_a_product_is_one_of_small_integers():
     b = policy.fwd.rhs.quantizer.encode(W, contract=(0,))
     assert set(np.unique(b.qvalue)) == {-1, 0, 1}
     assert int(np.abs(np.asarray(a.qvalue)).max()) == 127
+    assert a.scale.shape == (8, 1), "a scale for every token"
+    assert b.scale.shape == (1, 1), "and one for all weights"
     whole = np.asarray(a.qvalue, np.int64) @ np.asarray(b.qvalue, np.int64)
     scales = np.float64(a.scale.decode()) * np.float64(b.scale.decode())
     assert np.asarray(out) == pytest.approx(whole * scales, rel=1e-5, abs=1e-6)
