@@ -16,9 +16,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from qjax import diagnostics
 from qjax._typing import Array
-from qjax.contraction import cancelling, legs
+from qjax.contraction import cancelling, casts, legs
 from qjax.contraction.execution import role_key
-from qjax.contraction.policy import Policy
+from qjax.contraction.policy import Gemm, Policy
 from qjax.qtensor import QTensor
 from qjax.quantizer import Quantizer, Stored
 
@@ -65,8 +65,8 @@ def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
     gemm, measured = policy.fwd, ()
     operands = (lhs, rhs)
     if gemm.transform is not None:
-        bound, held = legs.bind(call, "fwd", gemm, operands)
-        operands, measured = bound.both(*held, legs.stored(gemm)), bound.measured
+        static, numbers = casts.split(gemm.transform)
+        operands, measured = _mapped(call, static, numbers, legs.stored(gemm), lhs, rhs)
     kept, masks = [], []
     for n, (x, quantizer) in enumerate(zip(operands, (gemm.lhs, gemm.rhs))):
         tensor, mask = None, None
@@ -94,6 +94,15 @@ def _passing(
         parts.append(~diagnostics.beyond(x, tensor))
     known = [part for part in parts if part is not None]
     return jnp.packbits(functools.reduce(jnp.logical_and, known), axis=None) if known else None
+
+
+@functools.partial(jax.jit, static_argnums=(1, 3))
+def _mapped(call, static, numbers, done, lhs, rhs):
+    # A call, for its constants: JAX would write a rule whose program holds some into the program
+    # around it, and nobody would see the contraction there any more.
+    gemm = Gemm(transform=casts.merge(static, numbers))
+    bound, held = legs.bind(call, "fwd", gemm, (lhs, rhs))
+    return bound.both(*held, done), bound.measured
 
 
 def gradients(

@@ -121,6 +121,18 @@ def test_transformed_values_are_nothing_for_other_readers():
         tensor[:16]
 
 
+@pytest.mark.parametrize("settings", [{"residuals": "codes"}, {"clip": True}])
+def test_policies_that_keep_codes_or_masks_pack_too(settings):
+    """With codes kept, the gradient of the unpacked model sees the stored values as well."""
+    gemm = recipe(SPUN, "int8_channel").default.fwd
+    chosen = Recipe([Rule(".*", Policy(fwd=gemm, **settings))])
+    tensors = qjax.pack(VARIABLES, chosen, model=DENSE, inputs=(X,))
+    run = jax.jit(qjax.quantize(DENSE, chosen).apply)
+    np.testing.assert_array_equal(run(tensors, X), run(VARIABLES, X))
+    one, other = (jax.grad(lambda x, v=v: jnp.sum(run(v, x)))(X) for v in (tensors, VARIABLES))
+    np.testing.assert_allclose(one, other, atol=1e-6 if "residuals" in settings else 0.02)
+
+
 def test_gradients_of_the_other_operand_see_the_weight_transformed_back():
     chosen = recipe(SPUN, "int8_channel")
     tensors = qjax.pack(VARIABLES, chosen, model=DENSE, inputs=(X,))
