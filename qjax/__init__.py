@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from qjax.recipes.report import Report
 
 # Rooms that need more than JAX; imported when first asked for.
-_LAZY = ("functions", "linen", "nnx", "ptq", "serving", "train")
+_LAZY = ("cost", "functions", "linen", "nnx", "ptq", "serving", "train")
 
 
 def __getattr__(name: str) -> Any:

@@ -219,6 +219,7 @@ class _Call:
         for (path, _), moves in zip(self._paths, self._dynamic):
             place = path[1].idx if path[0].idx == 0 else path[1].key
             name = names[place] if isinstance(place, int) and place < len(names) else place
+            place = names.index(place) if place in names else place
             held = place in weights or name in weights
             if moves:
                 roles.append(Role.WEIGHT if held else Role.ACTIVATION)
@@ -254,8 +255,16 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
 def _check_weights(function: Callable[..., Any], weights: Sequence[int | str]) -> None:
     names = _parameters(function)
     for weight in weights:
-        if isinstance(weight, str) and names and weight not in names:
-            raise ValueError(
-                f"`weights` names the argument {weight!r}, but the function takes {names}. "
-                "Name its arguments, or give their positions."
-            )
+        if not names or weight in names:
+            continue
+        if isinstance(weight, int) and (0 <= weight < len(names) or _takes_any(function, weight)):
+            continue
+        raise ValueError(
+            f"`weights` names the argument {weight!r}, but the function takes {names}. "
+            "Name its arguments, or give their positions, counted from 0."
+        )
+
+
+def _takes_any(function: Callable[..., Any], position: int) -> bool:
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    return position >= 0 and inspect.Parameter.VAR_POSITIONAL in kinds

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qjax._typing import Array, Axes, Shape
 
@@ -163,12 +164,12 @@ def normalize(axes: Axes, rank: int, argument: str) -> tuple[int, ...]:
     """
     result = []
     for axis in axes:
-        if not -rank <= axis < rank:
+        if not isinstance(axis, int | np.integer) or not -rank <= axis < rank:
             raise ValueError(
                 f"`{argument}` names axis {axis}, but the array has {rank} dimension(s). "
                 f"Give axes from {-rank} to {rank - 1}."
             )
-        result.append(axis % rank)
+        result.append(int(axis) % rank)
     if len(set(result)) < len(result):
         raise ValueError(f"`{argument}` names an axis twice: {tuple(axes)}. Name each axis once.")
     return tuple(result)

@@ -108,10 +108,14 @@ def test_weights_are_named_by_position_or_by_name():
     left = lambda w, x: jnp.tanh(w).T @ x  # noqa: E731
     want = qjax.quantize(lambda x, w: x @ jnp.tanh(w), policy)(X, W)
     for weights in (0, "w", ("w",)):
-        got = qjax.quantize(left, policy, weights=weights)(W, X.T)
+        quantized = qjax.quantize(left, policy, weights=weights)
+        got = quantized(W, X.T)
+        np.testing.assert_array_equal(quantized(x=X.T, w=W), got)
         chex.assert_trees_all_close(got.T, want, atol=1e-6)
-    with pytest.raises(ValueError, match=r"names the argument 'v', but the function takes"):
-        qjax.quantize(left, policy, weights="v")
+    for wrong in ("v", 2, -1):
+        with pytest.raises(ValueError, match=rf"the argument {wrong!r}, but the function takes"):
+            qjax.quantize(left, policy, weights=wrong)
+    qjax.quantize(lambda *xs: xs[0] @ xs[1], policy, weights=1)
 
 
 def test_a_rule_that_matches_nothing_is_told():

@@ -272,3 +272,21 @@ def test_units_are_the_values_and_scales_that_encode_stores(name):
         jnp.isnan(broken).sum()
         == jnp.isnan(quantizer.encode(x.at[1, 3].set(jnp.nan)).scale.decode()).sum()
     )
+
+
+def test_roots_of_unity_take_complex_numbers_through_the_doors():
+    x = jnp.array([[1 + 2j, -3, 0.1 - 1j]], jnp.complex64)
+    expected = [[1j, -1, -1j]]
+    assert np.array_equal(qjax.cast(x, "roots4"), expected)
+    assert np.array_equal(qjax.encode(x, "roots4").T.decode(), np.transpose(expected))
+    with pytest.raises(TypeError, match=r"complex numbers.*float32"):
+        qjax.cast(jnp.ones(3), "roots4")
+
+
+def test_fixed_point_given_as_data_needs_the_rule_of_its_scale():
+    x = sample((4, 64))
+    with pytest.raises(ValueError, match=r"traced.*scale='bfp'"):
+        jax.jit(lambda x, qtype: qjax.cast(x, qtype))(x, qtypes.MXINT8)
+    ruled = Quantizer("mxint8", scale="floor")
+    cast = jax.jit(lambda x, quantizer: quantizer.cast(x))
+    assert jnp.array_equal(cast(x, ruled), qjax.cast(x, "mxint8"))

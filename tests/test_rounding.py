@@ -251,3 +251,9 @@ def test_even_a_draw_of_zero_leaves_values_so_that_those_on_the_grid_never_move(
     whole, zeros = jnp.array([0.0, 1.0, 7.0]), jnp.zeros(3, jnp.uint32)
     assert jnp.array_equal(Stochastic()(whole, whole < 0, zeros), whole)
     assert jnp.array_equal(Stochastic()(whole + 0.25, whole < 0, zeros), whole + 1)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(2, (2, 4)), (0, ()), (-3, (2, 4))])
+def test_noise_cannot_be_shared_along_an_axis_that_is_not_there(axis, shape):
+    with pytest.raises(ValueError, match=r"shares a draw along axis.*dimension"):
+        Stochastic(shared=(axis,)).noise(jax.random.key(0), shape)

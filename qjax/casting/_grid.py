@@ -11,9 +11,13 @@ from jax import lax
 
 from qjax import rounding as roundings
 from qjax._typing import Array
-from qjax.casting import _even, _relative
-from qjax.casting._ends import finished, limit_of
+from qjax.casting import _even, _relative, _wide
+from qjax.casting._ends import finished, in_words, limit_of
 from qjax.formats import ONE, STEP, Grid, split
+
+# Pattern of the finest spacing of which zero and all float32 subnormals, read as if they were
+# normal, are less than one in 2**32 (so that no noise moves them).
+FINEST = 33 << 23
 
 
 def on_grid(
@@ -39,10 +43,12 @@ def on_grid(
       highest: int32 magnitude patterns above which an input gives NaN, by default that of infinity;
         -1 gives NaN for every input. Broadcasts against `x`.
     """
+    grid = in_words(grid)
     if exponent is None and highest is None and _even.fits(grid, rounding, x):
         return _even.on_even(x, grid)
     options = {"exponent": exponent, "relative": relative, "highest": highest}
-    way = _relative.on_relative if _relative.fits(grid) else _on_any
+    short = _relative.fits(grid) and not _wide.needed(x, grid)
+    way = _relative.on_relative if short else _on_any
     return way(x, grid, rounding, noise, **options)
 
 
@@ -72,7 +78,11 @@ def _on_any(
     units = lax.bitcast_convert_type(units, jnp.float32)
     if rounding.directed and grid.floor is None:  # the pattern of zero is that of a tiny number
         units = jnp.where(size == 0, 0, units)
-    whole = rounding(units, negative, noise)
+    base = jnp.float32(0)
+    if _wide.needed(x, grid):
+        top = limit if grid.overflow is None else None
+        base, units = _wide.units(x, units, ulp, ordered, clipped, top)
+    whole = base + rounding(units, negative, noise)
     if grid.even_codes:
         whole = _by_code(whole, units, clipped, grid, rounding)
     if relative and exponent is not None:
@@ -115,7 +125,7 @@ def _shallow(grid: Grid) -> bool:
     numbers = (grid.lowest, grid.mantissa_bits)
     if not all(isinstance(number, int) for number in numbers) or grid.floor is not None:
         return False
-    return grid.lowest - (grid.mantissa_bits << 23) >= STEP
+    return grid.lowest - (grid.mantissa_bits << 23) >= FINEST
 
 
 def _assembled(whole: Array, ulp: Array, shallow: bool) -> Array:

@@ -128,7 +128,7 @@ def _grammar(text: str) -> Format | None:
     """Reads the names that follow a rule; None where `text` follows none."""
     if match := re.fullmatch(r"(u?)int(\d+)(full)?", text):
         return Int(int(match[2]), signed=not match[1], narrow=not match[3])
-    if match := re.fullmatch(r"(u?)fixed(\d+)\.(\d+)(full|wrap)?", text):
+    if match := re.fullmatch(r"(u?)fixed(-?\d+)\.(-?\d+)(full|wrap)?", text):
         options = {"signed": not match[1], "narrow": not match[4], "wrap": match[4] == "wrap"}
         return Fixed(int(match[2]), int(match[3]), **options)
     if match := re.fullmatch(r"dyadic(\d+)_(\d)", text):

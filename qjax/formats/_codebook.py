@@ -105,13 +105,14 @@ class Codebook(Format):
 
         A table of two sends a tie up, so that the sign of zero is one.
         """
-        values = values.astype(jnp.float32)
+        values = _held(values)
         if len(self.table) > CHAIN:
-            bounds = jnp.stack([jnp.float32(b) for b in self.midpoints()])
-            index = jnp.searchsorted(bounds, values, side="left", method="scan_unrolled")
-            index = index.astype(jnp.int32)
-            at_tie = jnp.take(bounds, jnp.minimum(index, len(bounds) - 1)) == values
-            return index + (at_tie & (index % 2 == 1)).astype(jnp.int32)
+            bounds = [self._bound(i, values.dtype) for i in range(len(self.table) - 1)]
+            after = [jnp.asarray(bound, values.dtype) for bound, _ in bounds]
+            # Where a bound belongs to the entry below it, the number after it is the first above.
+            first = [b if up else jnp.nextafter(b, jnp.inf) for b, (_, up) in zip(after, bounds)]
+            index = jnp.searchsorted(jnp.stack(first), values, side="right", method="scan_unrolled")
+            return index.astype(jnp.int32)
         index = jnp.zeros(values.shape, jnp.int32)
         for reached in self._reached(values):
             index += reached.astype(jnp.int32)
@@ -119,15 +120,39 @@ class Codebook(Format):
 
     def _reached(self, values: Array) -> Iterator[Array]:
         """Yields, for each entry but the first, where `values` are nearer to it or a later one."""
-        for i, bound in enumerate(self.midpoints()):
-            up = i % 2 == 1 or len(self.table) == 2
+        for i in range(len(self.table) - 1):
+            bound, up = self._bound(i, values.dtype)
             yield values >= bound if up else values > bound
+
+    def _bound(self, index: int, dtype: Any) -> tuple[Any, bool]:
+        """Returns a bound and whether it is itself nearer to the entry above it.
+
+        Half-way between two float32 may lie between two float32: of these the upper one is nearer
+        to the entry above, and no float32 is a tie.
+        """
+        bound, up = self.midpoints()[index], index % 2 == 1 or len(self.table) == 2
+        if dtype == jnp.float64 or not isinstance(bound, float):
+            return bound, up
+        held = float(np.float32(bound))
+        return held, up if held == bound else held > bound
+
+    def halves(self, values: Array) -> tuple[Array, Array]:
+        """Returns where values are above the bound of their two neighbours, and where on it."""
+        values = _held(values)
+        beyond, on = jnp.zeros(values.shape, bool), jnp.zeros(values.shape, bool)
+        for i, middle in enumerate(self.midpoints()):
+            bound, up = self._bound(i, values.dtype)
+            tie = values == bound if not isinstance(bound, float) or bound == middle else False
+            above = (values >= bound if up else values > bound) & ~jnp.asarray(tie)
+            inside = (values >= self.table[i]) & (values < self.table[i + 1])
+            beyond, on = beyond | (inside & above), on | (inside & tie)
+        return beyond, on
 
     def rounded(self, values: Array) -> Array:
         """Returns the float32 entries nearest to `values`, as `decode(nearest(values))` does."""
         if len(self.table) > CHAIN:
             return self.decode(self.nearest(values))
-        values = values.astype(jnp.float32)
+        values = _held(values)
         result = jnp.full(values.shape, self.table[0], jnp.float32)
         for entry, reached in zip(self.table[1:], self._reached(values)):
             result = jnp.where(reached, entry, result)
@@ -148,6 +173,11 @@ class Codebook(Format):
         label = f", label={self.label!r}" if self.label else ""
         bounds = f", bounds={self.bounds!r}" if self.bounds is not None else ""
         return f"Codebook({self.table!r}{label}{bounds})"
+
+
+def _held(values: Array) -> Array:
+    """Returns values as they are compared: float64 as they come, others as float32."""
+    return values if values.dtype == jnp.float64 else values.astype(jnp.float32)
 
 
 register(Codebook, ("table", "bounds"))

@@ -89,8 +89,11 @@ class Float(Format):
             )
         if self.bias is None:
             object.__setattr__(self, "bias", self._default_bias())
-        if self.static and (self._max_code < 1 or self.grid.limit >= INFINITY):
-            held = "has no number but zero" if self._max_code < 1 else "ends beyond 2**128"
+        if not self.static:
+            return
+        least = 1 if self.subnormals else 1 << self.mantissa_bits
+        if self._max_code < least or self.grid.limit >= INFINITY:
+            held = "has no number but zero" if self._max_code < least else "ends beyond 2**128"
             raise ValueError(
                 f"`Float` was asked for {self!r}, which {held}. Give another width, bias or "
                 "family; float32 arithmetic holds no wider range."

@@ -39,6 +39,8 @@ class Fixed(Format):
 
     def __post_init__(self):
         check_bits(self, ("integer_bits", "fraction_bits"))
+        if not self.signed:
+            object.__setattr__(self, "narrow", True)  # of no meaning, but compared
         if self.wrap and self.signed and self.narrow:
             raise ValueError(
                 "`Fixed` was asked for wrap=True with a symmetric range, which has no code for its "
@@ -46,7 +48,7 @@ class Fixed(Format):
             )
         if not isinstance(self.integer_bits, int) or not isinstance(self.fraction_bits, int):
             return
-        if not 1 - self.signed <= self.integer_bits + self.fraction_bits <= 23:
+        if not 1 <= self.integer_bits + self.fraction_bits <= 23:
             raise ValueError(
                 f"`Fixed` was asked for {self.integer_bits} integer and {self.fraction_bits} "
                 "fraction bits. Together they number 1 to 23 (float32 holds no more digits)."
@@ -141,6 +143,8 @@ class Int(Format):
 
     def __post_init__(self):
         check_bits(self, ("bits",))
+        if not self.signed:
+            object.__setattr__(self, "narrow", True)  # of no meaning, but compared
         if isinstance(self.bits, int) and not 1 + self.signed <= self.bits <= 23 + self.signed:
             raise ValueError(
                 f"`Int` was asked for bits={self.bits}, signed={self.signed}. Give "

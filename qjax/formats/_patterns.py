@@ -63,7 +63,7 @@ def split(x: Array, shallow: bool = False) -> tuple[Array, Array, Array]:
     Returns:
       The sign bits in place; the bits of the float32 magnitude (0 only for zero, above those of
       infinity only for NaN); the extended pattern. A float64 keeps a sticky last bit, so that
-      rounding the pattern to at most 22 bits is rounding the float64.
+      rounding the pattern to at most 21 bits after the first is rounding the float64.
     """
     if x.dtype == jnp.float64:
         return _split_float64(x)

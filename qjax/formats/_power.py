@@ -50,6 +50,13 @@ class PowerOfTwo(Format):
             )
         if self.bias is None:
             object.__setattr__(self, "bias", self._default_bias())
+        if self.static and not self.min_exponent <= self.top_exponent <= 127:
+            empty = self.min_exponent > self.top_exponent
+            raise ValueError(
+                f"`PowerOfTwo` was asked for {self!r}, which "
+                f"{'has no power of two' if empty else 'ends beyond 2**127'}. Give another width "
+                "or bias, or nan=True; float32 arithmetic holds no wider range."
+            )
 
     def _default_bias(self) -> Any:
         return ((1 << self.exponent_bits) >> 1) - 1

@@ -9,6 +9,7 @@ is patched, and a module that was not quantized is never touched.
 
 import contextlib
 import contextvars
+import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator
@@ -18,18 +19,16 @@ import flax.linen as nn
 import jax
 
 from qjax._typing import Key, PyTree
-from qjax.contraction.absent import Absent
 from qjax.contraction.outside import needs_variables
 from qjax.contraction.record import enter_region
 from qjax.linen.bare import call_rewritten, is_inside, op_of, refuse_packed
+from qjax.linen.noise import STREAM, noise_of
 from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
 from qjax.linen.variables import LayerVariables
 from qjax.recipes import Recipe
 from qjax.recipes.matching import Matching
-from qjax.recipes.noise import Noise
 from qjax.recipes.report import Report, build
 
-STREAM = "quant"
 _RECIPE = "__qjax_recipe__"
 
 
@@ -62,12 +61,17 @@ def quantize_class(
         _RECIPE: recipe,
     }
     for name in _methods(base):
-        namespace[name] = _entering(base, name, recipe, diagnostics)
+        namespace[name] = _entering(base, getattr(base, name), recipe, diagnostics)
+    for name in ("apply", "init", "init_with_output"):
+        namespace[name] = _entering_through(base, name, recipe, diagnostics)
     return types.new_class(base.__name__, (base,), exec_body=lambda body: body.update(namespace))
 
 
 def quantize_instance(module: nn.Module, recipe: Recipe, *, diagnostics: bool = False) -> nn.Module:
     """The module with the same fields, of the class that computes by `recipe`.
+
+    It does so in whatever method it is entered by, also one given to `apply` as `method=`. A layer
+    that is called by hand on a bound module, `model.bind(variables).layer(x)`, enters none.
 
     Raises:
       ValueError: If `module` is bound to variables.
@@ -143,9 +147,9 @@ def _methods(cls: type[nn.Module]) -> list[str]:
 
 
 def _entering(
-    base: type[nn.Module], name: str, recipe: Recipe, diagnose: bool
+    base: type[nn.Module], original: Callable[..., Any], recipe: Recipe, diagnose: bool
 ) -> Callable[..., Any]:
-    original = getattr(base, name)
+    name = original.__name__
 
     # Not wrapped by Flax: entering an interceptor is no call of the module.
     @nn.nowrap
@@ -157,6 +161,22 @@ def _entering(
     method.__qualname__ = f"{base.__qualname__}.{name}"
     method.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
     return method
+
+
+def _entering_through(
+    base: type[nn.Module], name: str, recipe: Recipe, diagnose: bool
+) -> Callable[..., Any]:
+    """Returns `apply` or its like, which may be given any function of the bound module."""
+    original = getattr(base, name)
+
+    @nn.nowrap
+    @functools.wraps(original)
+    def entry(self: nn.Module, *args: Any, method: Any = None, **kwargs: Any) -> Any:
+        if inspect.isfunction(method):  # such as that of the class that was quantized
+            method = _entering(base, method, recipe, diagnose)
+        return original(self, *args, method=method, **kwargs)
+
+    return entry
 
 
 @contextlib.contextmanager
@@ -217,7 +237,7 @@ def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
             rule = matching.rule(relative, op)
             if rule is None:
                 return None
-            noise = _noise(module, root) if rule.policy.stochastic else None
+            noise = noise_of(module, root) if rule.policy.stochastic else None
             variables = LayerVariables(module, part, diagnose)
             return Choice(rule.policy, "/".join(full), str(rule), noise, variables)
 
@@ -237,36 +257,6 @@ def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
             return next_fun(*args, **kwargs)
 
     return intercept
-
-
-def _noise(module: nn.Module, root: nn.Module) -> Noise | None:
-    """The keys of a layer's contractions; they depend on its path, not on other layers."""
-    scope: Any = module.scope
-    if module.has_rng(STREAM):
-        # Lifted transformations split the key itself; what else Flax folds in, `Noise` does.
-        stream = scope.rngs[STREAM]
-        key = getattr(stream, "rng", stream)
-    elif module.is_initializing():
-        # What `init` computes is thrown away; drawing from its stream would change the
-        # parameters, which shall not depend on the recipe.
-        key = jax.random.key(0)
-    elif root.has_rng(STREAM):
-        key = Absent("/".join(module.path), _LIFTED)
-    else:
-        return None
-    noise = Noise(key)
-    # Beside Flax's own counters, which live as long as one `apply`: a layer that is called
-    # again goes on counting.
-    noise.counts = scope.rng_counters.setdefault(_COUNTS, {})
-    return noise
-
-
-_LIFTED = (
-    f"That of the stream {STREAM!r} does not reach the layer: a lifted transformation around it "
-    f"has to split it: for `nn.scan` and `nn.RNN`, `split_rngs={{..., {STREAM!r}: True}}`. Or "
-    "quantize the function that applies it: `qjax.quantize(model.apply, recipe, weights=0)`."
-)
-_COUNTS = "contractions of qjax"
 
 
 def _path_of(scopes: tuple[str, ...]) -> str:

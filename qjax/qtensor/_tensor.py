@@ -184,7 +184,7 @@ def exponents(scale: QTensor) -> Array:
 
 @functools.partial(jax.jit, static_argnames="dtype")
 def _decode(tensor: QTensor, dtype: Any) -> Array:
-    return tensor._values().astype(dtype)
+    return casting.converted(tensor._values(), dtype)
 
 
 def plain(values: Any, qtype: QType, layout: Layout, dtype: str = "float32") -> QTensor:

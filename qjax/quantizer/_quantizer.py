@@ -155,7 +155,7 @@ class Quantizer:
         return self._run(_steps.cast, x, self._checked(key), state, layout, dtype)
 
     def _layout(self, x: Array, contract: Axes | None, batch: Axes, verb: str) -> Layout:
-        casting.check_floating(x, verb)
+        casting.check_kind(x, self.qtype.format, verb)
         return tiling.resolve(x.shape, self.qtype.tile, contract, batch)
 
     def _checked(self, key: Key | None) -> Key | None:
@@ -179,7 +179,7 @@ class Quantizer:
 
     def __repr__(self) -> str:
         parts = [repr(self.qtype)]
-        default = _scale_procedure(self.qtype, None)
+        default = _scale_procedure(self.qtype, None) if self.qtype.format.static else None
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
             if value != (default if field.name == "scale" else field.default):
@@ -248,9 +248,7 @@ def _scale_procedure(qtype: QType, scale: Any) -> Any:
                 f"`Quantizer` was given {qtype.name}, whose zero point goes with a float scale, "
                 "not with powers of two. Give another type, such as 'uint4_group32'."
             )
-        # Mantissas below one are bounded by the power of two above the largest element.
-        fraction = isinstance(qtype.format, Fixed) and qtype.format.integer_bits == 0
-        rule = ("bfp" if fraction else "floor") if scale is None else scale
+        rule = _usual_rule(qtype) if scale is None else scale
         if rule not in calibrations.RULES:
             raise ValueError(
                 f"`Quantizer` was given scale={scale!r} for a power-of-two scale. "
@@ -276,3 +274,18 @@ def _scale_procedure(qtype: QType, scale: Any) -> Any:
             "Give a Quantizer of that type, or leave it out."
         )
     return scale
+
+
+def _usual_rule(qtype: QType) -> str:
+    """Returns the rule that the definition of a type with power-of-two scales has."""
+    if not isinstance(qtype.format, Fixed):
+        return "floor"
+    digits = qtype.format.integer_bits
+    if not isinstance(digits, int):
+        raise ValueError(
+            "`Quantizer` was given Fixed elements whose bits are traced, and no rule for their "
+            "power-of-two scales, which depends on the integer bits. "
+            "Give a Quantizer with scale='bfp' (mantissas below one) or scale='floor' (others)."
+        )
+    # Mantissas below one are bounded by the power of two above the largest element.
+    return "bfp" if digits == 0 else "floor"

@@ -30,9 +30,9 @@ def cast(
 ) -> tuple[Array, Any]:
     """Returns the rounded values and the calibration's next state."""
     if quantizer.qtype.scale is None:
-        return _plain(quantizer, x, key, layout).astype(dtype), state
+        return casting.converted(_plain(quantizer, x, key, layout), dtype), state
     values, _, _, state = tiles(quantizer, x, layout, key, state, relative=False)
-    return values.astype(dtype), state
+    return casting.converted(values, dtype), state
 
 
 def units(

@@ -62,13 +62,15 @@ def _row(
     path_of: Callable[[tuple[str, ...]], str],
 ) -> Row:
     known = by_number.get(found.number) if found.number is not None else None
-    path = known.path if known is not None else path_of(found.scopes)
+    # A policy given by hand stands at no place that a rule knows, but under a module's name.
+    placed = known is not None and bool(known.path or known.rule)
+    path = known.path if known is not None and placed else path_of(found.scopes)
     region, relative, recipe = _region(path, heard)
     match = recipe.match(relative, found.op) if recipe is not None else None
     if match is not None:
         used.setdefault(region, set()).add(match[0])
     if known is not None and not known.policy.is_identity:
-        return _quantized_row(found, known)
+        return _quantized_row(found, dataclasses.replace(known, path=path))
     row = Row(path, found.op, found.shapes, found.times, found.times * found.flops)
     if found.marked:
         why = "quantized in a function that was traced before this report"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from qjax import casting, formats
+from qjax import rounding as roundings
 from qjax.formats import Fixed, Float, Int, PowerOfTwo
 from tests.families import FORMATS, label
 
@@ -150,11 +151,48 @@ def test_bare_e4m3_is_refused_with_both_readings():
         lambda: Int(25),
         lambda: Fixed(12, 12),
         lambda: PowerOfTwo(9),
+        lambda: PowerOfTwo(8, nan=False),  # ends at 2**128
+        lambda: PowerOfTwo(1, signed=True, zero=True),  # zero and NaN
+        lambda: Float(1, 2, subnormals=False),  # zero alone
+        lambda: Fixed(-2, 2),
     ],
 )
 def test_impossible_widths_are_refused(build):
     with pytest.raises(ValueError, match=r"asked|takes"):
         build()
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        *(Fixed(-2, 5), Fixed(5, -3), Fixed(3, -1, signed=False, wrap=True)),
+        *(Fixed(2, 1, signed=False, narrow=False), Int(4, signed=False, narrow=False)),
+    ],
+)
+def test_numbers_with_the_point_outside_and_meaningless_choices_keep_their_names(format):
+    assert formats.parse(format.name) == format
+
+
+@pytest.mark.parametrize(
+    "rounding", [roundings.NearestEven(), roundings.NearestAway(), roundings.ToOdd()]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "format", [formats.NF4, formats.parse("dynamic6"), formats.power_law(4, 0.5)]
+)
+def test_tables_round_exactly_at_the_bounds_of_their_entries(format, dtype, rounding):
+    table = np.array(format.table)
+    middles = np.array(format.midpoints())
+    near = middles.astype(dtype)
+    x = np.concatenate([table, near, *(np.nextafter(near, dtype(end)) for end in (-9, 9))])
+    x = x.astype(dtype)
+    with jax.enable_x64(dtype == np.float64):
+        result = np.asarray(casting.cast(jnp.asarray(x), format, rounding=rounding), np.float64)
+    index = np.clip(np.searchsorted(table, x, side="right") - 1, 0, len(middles) - 1)
+    tie = {"NearestAway": x > 0, "NearestEven": index % 2 == 1}.get(type(rounding).__name__)
+    up = (x > middles[index]) | ((x == middles[index]) & tie) if tie is not None else index % 2 == 0
+    up = np.where(np.isin(x, table), x == table[index + 1], up)
+    assert np.array_equal(result, table[index + up])
 
 
 def test_overflow_goes_to_infinity_or_nan_where_asked():

@@ -192,3 +192,48 @@ def test_wrong_targets_and_recipes_are_refused():
         qjax.quantize(MLP())
     with pytest.raises(TypeError, match=r"flax.linen or flax.nnx, or a function, but 3"):
         qjax.quantize(3, "mxfp8")
+
+
+class Parts(nn.Module):
+    def setup(self):
+        self.encoder = nn.Dense(40)
+        self.decoder = nn.Dense(40)
+
+    def __call__(self, x):
+        return self.decoder(self.encode(x))
+
+    def encode(self, x):
+        return self.encoder(x)
+
+
+def test_a_method_given_to_apply_as_a_function_is_quantized_too():
+    model, plain = qjax.quantize(Parts(), "mxfp4"), Parts()
+    variables = plain.init(jax.random.key(0), X)
+    expected = model.apply(variables, X, method="encode")
+    assert not jnp.array_equal(expected, plain.apply(variables, X, method="encode"))
+    # The class that was quantized is the one whose methods are at hand.
+    for method in (Parts.encode, lambda model, x: model.encoder(x)):
+        np.testing.assert_array_equal(model.apply(variables, X, method=method), expected)
+        made = model.init(jax.random.key(0), X, method=method)["params"]
+        chex.assert_trees_all_equal(made, {"encoder": variables["params"]["encoder"]})
+    assert jnp.array_equal(
+        plain.apply(variables, X, method=Parts.encode), plain.bind(variables).encode(X)
+    )
+
+
+class Written(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        w = self.param("w", nn.initializers.lecun_normal(), (40, 40))
+        return qjax.einsum("bi,ij->bj", x, w, policy=COARSE)
+
+
+class Holder(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(8, name="out")(Written(name="inner")(x))
+
+
+def test_a_policy_given_in_the_code_stands_under_the_path_of_its_module():
+    for model in (Holder(), qjax.quantize(Holder(), "mxfp8")):
+        assert [row.path for row in qjax.report(model, X).rows] == ["inner", "out"]
