@@ -38,7 +38,8 @@ class Quantizer:
     stochastic Quantizer that leaves the rule open therefore warns, one that names it does not.
     Float scales of few bits can cut off as well: have them rounded up (`Ceil()`).
 
-    A NaN or infinity anywhere in a scaled tile makes the whole tile NaN, as its scale is NaN. An
+    A NaN or infinity anywhere in a scaled tile makes the whole tile NaN, as its scale is NaN (where
+    the calibration sees it: a fixed bound does not, nor a percentile below an infinity). An
     all-zero tile gives zeros. Scale arithmetic is float32; float scales are at least 2**-126.
 
     Attributes:
