@@ -26,6 +26,15 @@ def test_after_a_relu_levels_need_not_be_signed():
     assert fwd.rhs.range == (-4, 3)
 
 
+def test_the_ends_see_inputs_that_no_relu_made_and_stay_signed():
+    recipe = lsq.recipe("unsigned", 3, signed=False)
+    for path, signed in {"layer_0": True, "layer_1": False, "head": True}.items():
+        match = recipe.match(path, "dot_general")
+        assert match is not None
+        assert match[1].policy.fwd.lhs.signed == signed
+        assert match[1].policy.fwd.rhs.signed
+
+
 def test_a_step_that_begins_four_times_too_large_or_small_finds_the_same_size():
     x = jax.random.normal(jax.random.key(0), (4096,))
 

@@ -76,6 +76,16 @@ def test_four_bit_gradients_are_unbiased_also_where_the_floor_rule_would_clip(la
     assert (off(shrunk.quantizer) > 5) == (largest > 6), "what the factor of 3/4 is for"
 
 
+def test_gradients_alone_are_mixed_in_blocks_of_sixty_four():
+    policy = qjax.recipes.get("mxfp4_rht").default
+    assert policy.fwd.is_identity
+    for leg in (policy.dlhs, policy.drhs):
+        mixed = np.asarray(leg.transform.first(jnp.eye(192)[70:71]))
+        assert np.flatnonzero(mixed[0]).tolist() == list(range(64, 128))
+        assert np.allclose(np.abs(mixed[0, 64:128]), 1 / 8)
+        assert type(leg.lhs).__name__ == type(leg.rhs).__name__ == "Shrunk"
+
+
 def test_shrunk_elements_are_on_the_grid_of_the_authors_code():
     """3 x / 2**(e + 2) is rounded, e that of the floor rule, and the factor taken out."""
     x = jax.random.normal(jax.random.key(7), (50, 32)) * 3

@@ -46,6 +46,14 @@ def test_the_product_is_one_of_integers():
     np.testing.assert_allclose(product, whole * steps, rtol=1e-5)
 
 
+def test_weights_have_a_float_for_every_channel_and_activations_one_for_all():
+    fwd = qjax.recipes.get("vs_quant").default.fwd
+    x, w = jnp.ones((6, 32)), jnp.ones((32, 5))
+    inputs, weights = fwd.lhs.encode(x).scale, fwd.rhs.encode(w, contract=(0,)).scale
+    assert (inputs.shape, inputs.scale.shape) == ((6, 2), (1, 1))
+    assert (weights.shape, weights.scale.shape) == ((2, 5), (1, 5))
+
+
 def test_errors_order_by_granularity_and_by_bits_of_the_scale():
     spread = jnp.repeat(jnp.exp(jax.random.normal(jax.random.key(2), (16, 64))), 16, axis=1)
     x = jax.random.normal(KEY, (16, 1024)) * spread
