@@ -5,6 +5,7 @@ differentiates learns which contraction lacks one, and what to do.
 """
 
 import dataclasses
+from typing import NoReturn
 
 import jax
 
@@ -28,7 +29,7 @@ class Absent:
     path: str = ""
     remedy: str = REMEDY
 
-    def refuse(self, what: str) -> None:
+    def refuse(self, what: str) -> NoReturn:
         """Says that it is missing.
 
         Args:

@@ -151,8 +151,8 @@ def _chain(terms, out, operands, settings, policy, key, variables) -> Array:
         rest = out + "".join(terms[i] for i in left)
         kept = "".join(dict.fromkeys(c for c in "".join(names) if c in rest))
         result = out if not left else kept
-        there = key is not None and not isinstance(key, Absent)
-        noise = jax.random.fold_in(key, step) if there else key
+        known = key is not None and not isinstance(key, Absent)
+        noise: Any = jax.random.fold_in(key, step) if known else key  # type: ignore[arg-type]
         value = einsum(
             f"{','.join(names)}->{result}",
             *(operands[i] for i in picked),
@@ -172,7 +172,7 @@ def checked(
     lhs: Array,
     rhs: Array,
     policy: Policy,
-    key: Key | None,
+    key: Any,
     extra: tuple[Array, ...] = (),
     variables: Variables | None = None,
 ) -> Array:

@@ -82,10 +82,13 @@ class LSQ(Operand):
 
     def apply(self, x, params, state, *, contract, batch, key) -> tuple[Array, PyTree]:
         low, high = self.range
-        step = LSQ.grid(self, x, params, contract=contract, batch=batch)
+        step = self._step(x, params, contract)
         return gradients.lsq(x, step, low=low, high=high), state
 
     def grid(self, x, params, *, contract, batch) -> Array | None:
+        return self._step(x, params, contract)
+
+    def _step(self, x: Array, params: dict[str, Array], contract: Axes) -> Array:
         step = params["step"] if self.learned else self._first(jax.lax.stop_gradient(x), contract)
         return step.astype(x.dtype)
 
