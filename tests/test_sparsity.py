@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import qjax
-from qjax import Gemm, Policy, Quantizer, gradients, qtensor, qtypes, rounding
+from qjax import Gemm, Policy, Quantizer, calibration, gradients, qtensor, qtypes, rounding
 from qjax.contraction import operands
 from qjax.contraction.variables import Values
 
@@ -86,6 +86,15 @@ def test_what_is_kept_is_what_the_dense_type_makes_of_it(qtype):
     assert not np.signbit(found[~mask]).any()
     assert (found[~mask] == 0).all()
     assert (np.sign(found) == np.sign(X))[found != 0].all()
+
+
+def test_a_calibration_sees_the_whole_tile():
+    mean = calibration.Moments(second=0.0, first=2.0)
+    sparse, dense = (
+        Quantizer(f"int4:float32_t32{part}", calibration=mean) for part in ("n1m4", "")
+    )
+    expected = np.where(sparse.kept(X), dense.cast(X), 0)
+    np.testing.assert_array_equal(sparse.cast(X), expected)
 
 
 @pytest.mark.parametrize("qtype", SPARSE.values(), ids=NAMES)
