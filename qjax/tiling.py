@@ -88,6 +88,22 @@ class Layout:
         return tuple(-(-n // t) if n else 0 for n, t in zip(self.merged, self.tiles))
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the parts fit together: runs of the axes, in order, make the merged ones."""
+        known = sorted(self.order) == list(range(len(self.shape)))
+        if not known or len(self.tiles) != len(self.merged) or 0 in self.shape:
+            return known and len(self.tiles) == len(self.merged) and 0 in self.merged
+        axes = [self.shape[axis] for axis in self.order]
+        for size in self.merged:
+            part, run = (axes[0] if axes else 1), 1
+            while run < len(axes) and part != size:
+                part, run = part * axes[run], run + 1
+            if part != size:
+                return False
+            axes = axes[run:]
+        return all(n == 1 for n in axes)
+
+    @property
     def view_shape(self) -> Shape:
         """Shape of the split array."""
         return tuple(size for size, _ in self._parts)

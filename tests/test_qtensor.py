@@ -226,3 +226,34 @@ def test_codes_are_stored_in_the_format_s_own_dtype():
     assert qjax.encode(X, "mxfp4").qvalue.dtype == jnp.uint8
     assert qjax.encode(X, "int8_channel").qvalue.dtype == jnp.int8
     assert qtypes.MXFP8.format == formats.E4M3FN
+
+
+def test_axes_that_are_not_there_are_not_joined_along():
+    tensor = qjax.encode(jnp.ones((4, 32)), "mxfp4")
+    with pytest.raises(ValueError, match=r"axis 2.*2 dimension"):
+        qtensor.concatenate([tensor, tensor], 2)
+    with pytest.raises(ValueError, match="no tensors"):
+        qtensor.concatenate([])
+    assert tensor.reshape((2, 2, 32)).transpose((1, 0, 2)).shape == (2, 2, 32)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "int8"},
+        {"dtype": "float99"},
+        {"order": [1, 0]},
+        {"order": [0, 0]},
+        {"merged": [4, 31]},
+        {"shape": [32, 4]},
+    ],
+    ids=str,
+)
+def test_a_description_that_contradicts_itself_is_refused(change):
+    arrays = {}
+    fact = qtensor.describe("w", qjax.encode(jnp.ones((4, 32)), "mxfp4"), arrays)
+    assert qtensor.restore("w", fact, arrays, "there").shape == (4, 32)
+    ((field, value),) = change.items()
+    (fact if field == "dtype" else fact["layout"])[field] = value
+    with pytest.raises(ValueError, match="do not fit together"):
+        qtensor.restore("w", fact, arrays, "there")

@@ -170,12 +170,25 @@ def _check_parts(
             f"{where} is said to be of type {fact['type']!r}, but its parts make {qtype.name!r}. "
             "Write it again with `save`."
         )
+    if not (layout.is_whole and _is_dtype(fact["dtype"])):
+        raise ValueError(
+            f"{where} is said to be of shape {layout.shape} and dtype {fact['dtype']!r}, flattened "
+            f"to {layout.merged} in the order {layout.order}, which do not fit together. Write it "
+            "again with `save`."
+        )
     for part in (scale, zero):
         if part is not None and part.layout.shape != layout.scale_shape:
             raise ValueError(
                 f"{where} has tiles of shape {layout.scale_shape}, but {part!r} is of shape "
                 f"{part.layout.shape}: one number per tile is needed. Write it again with `save`."
             )
+
+
+def _is_dtype(name: str) -> bool:
+    try:
+        return jnp.issubdtype(jnp.dtype(name), jnp.inexact)
+    except TypeError:
+        return False
 
 
 def _of_tiles(choice: Any, layout: Layout) -> Any:

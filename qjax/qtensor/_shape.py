@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from qjax._typing import Shape
-from qjax.tiling import Layout
+from qjax.tiling import Layout, normalize
 
 ADVICE = "Decode first, or choose sizes and positions that are multiples of the tile."
 
@@ -196,9 +196,11 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
     Raises:
       ValueError: If types or tiles differ, or an inner boundary would cut a tile.
     """
+    if not tensors:
+        raise ValueError("`concatenate` was given no tensors. Give at least one.")
     first = tensors[0]
     layout = layout_of(first, "concatenate")
-    axis %= len(layout.shape)
+    (axis,) = normalize((axis,), len(layout.shape), "axis")
     _check_whole(first, (axis,), "concatenate")
     t = layout.tiles[axis]
     for tensor in tensors:

@@ -99,16 +99,20 @@ class QTensor:
         """The tensor with its axes in reverse order."""
         return self.transpose()
 
-    def transpose(self, *axes: int) -> "QTensor":
+    def transpose(self, *axes: Any) -> "QTensor":
         """Returns the tensor with its axes permuted, reversed by default."""
+        if len(axes) == 1 and isinstance(axes[0], tuple | list):
+            axes = tuple(axes[0])
         return _shape.transpose(self, axes or tuple(reversed(range(self.ndim))))
 
-    def reshape(self, *shape: int) -> "QTensor":
+    def reshape(self, *shape: Any) -> "QTensor":
         """Returns the tensor in another shape where no tile is cut.
 
         Raises:
           ValueError: If a tile would be cut or the number of elements differs.
         """
+        if len(shape) == 1 and isinstance(shape[0], tuple | list):
+            shape = tuple(shape[0])
         return _shape.reshape(self, shape)
 
     def __getitem__(self, key: Any) -> "QTensor":
