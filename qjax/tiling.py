@@ -95,12 +95,10 @@ class Layout:
             return known and len(self.tiles) == len(self.merged) and 0 in self.merged
         axes = [self.shape[axis] for axis in self.order]
         for size in self.merged:
-            part, run = (axes[0] if axes else 1), 1
+            part, run = math.prod(axes[:1]), 1
             while run < len(axes) and part != size:
                 part, run = part * axes[run], run + 1
-            if part != size:
-                return False
-            axes = axes[run:]
+            axes = axes[run:] if part == size else [0]
         return all(n == 1 for n in axes)
 
     @property
