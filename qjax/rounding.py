@@ -186,7 +186,7 @@ class Stochastic(Rounding):
     def noise(self, key: Key, shape: Shape) -> Array:
         """Returns random words for an array: hashes of the row-major index of each element."""
         word, second = key_words(key)
-        shared = {self._axis(axis, len(shape)) for axis in self.shared}
+        shared = {axis % len(shape) for axis in self.shared}
         # The key enters the index before its last axis does, so that no array of indices is the
         # same at every step: a compiler would keep one in memory for each shape.
         for axis, size in enumerate(shape):
@@ -196,14 +196,6 @@ class Stochastic(Rounding):
                 word = word + place.reshape([-1 if i == axis else 1 for i in range(len(shape))])
         return jnp.broadcast_to(_mixed(word, second), shape)
 
-    def _axis(self, axis: int, rank: int) -> int:
-        if not -rank <= axis < rank:
-            raise ValueError(
-                f"{self!r} shares a draw along axis {axis}, but the array has {rank} dimension(s). "
-                f"Give axes from {-rank} to {rank - 1}."
-            )
-        return axis % rank
-
     def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
         assert noise is not None
         bits = 24 if self.bits is None else self.bits
@@ -211,9 +203,13 @@ class Stochastic(Rounding):
         below, part = _above(units)
         if bits == 24:
             # The upper end of each interval: zero, and what is as good as zero, never moves.
-            return below + _step(part >= (draw + 1).astype(jnp.float32) * jnp.float32(2.0**-24))
+            ends = draw.astype(jnp.float32) * jnp.float32(2.0**-24) + jnp.float32(2.0**-24)
+            return jnp.where(part >= ends, below + 1, below)
         # With few bits the draws sit at the middle of their intervals: no bias towards zero.
-        return below + _step(part > (draw.astype(jnp.float32) + 0.5) * jnp.float32(2.0**-bits))
+        middles = draw.astype(jnp.float32) * jnp.float32(2.0**-bits) + jnp.float32(
+            2.0 ** -(bits + 1)
+        )
+        return jnp.where(part > middles, below + 1, below)
 
 
 def derived(key: Key, number: int) -> Key:

@@ -55,9 +55,9 @@ MUTANTS = [
     ),
     (
         "NaN saturates",
-        "qjax/casting/_ends.py",
-        "jnp.where(size > (INFINITY if",
-        "jnp.where(size > (NAN if",
+        "qjax/casting/_relative.py",
+        "size > (INFINITY if",
+        "size > (NAN if",
         ORACLES,
     ),
     (
@@ -66,6 +66,20 @@ MUTANTS = [
         "jnp.maximum(part & -STEP, lowest)",
         "(part & -STEP)",
         ORACLES,
+    ),
+    (
+        "a scale that is NaN makes zeros",
+        "qjax/casting/_shift.py",
+        "jnp.where(invalid, NAN, steps)",
+        "jnp.where(invalid, 0, steps)",
+        "tests/test_casting.py -k made_ready",
+    ),
+    (
+        "a sum reaches half of the integers",
+        "qjax/casting/_even.py",
+        "1.5 * 2**23 * step",
+        "1.5 * 2**22 * step",
+        "tests/test_casting.py -k know_their_scale",
     ),
     (
         "float32 subnormals are flushed",
@@ -77,8 +91,8 @@ MUTANTS = [
     (
         "the key's second word is ignored",
         "qjax/rounding.py",
-        "    return _mix(a ^ (b * jnp.uint32(0xC2B2AE35))), _mix(b + (a ^ jnp.uint32(0x27D4EB2F)))",
-        "    return _mix(a), _mix(a)",
+        "words = lax.slice(data, (0,), (2,))",
+        "words = lax.slice(data, (0,), (1,))",
         "tests/test_rounding.py -k related_keys",
     ),
     (
@@ -91,8 +105,8 @@ MUTANTS = [
     (
         "draws may move what is on the grid",
         "qjax/rounding.py",
-        "part >= (draw + 1).astype(jnp.float32)",
-        "part >= (draw - 4000000).astype(jnp.float32)",
+        "* jnp.float32(2.0**-24) + jnp.float32(2.0**-24)",
+        "* jnp.float32(2.0**-24) - jnp.float32(0.24)",
         "tests/test_rounding.py -k grid_never_move",
     ),
     (
@@ -182,8 +196,8 @@ MUTANTS = [
     (
         "a draw of zero moves zero",
         "qjax/rounding.py",
-        "part >= (draw + 1).astype(jnp.float32)",
-        "part >= draw.astype(jnp.float32)",
+        "* jnp.float32(2.0**-24) + jnp.float32(2.0**-24)",
+        "* jnp.float32(2.0**-24)",
         "tests/test_rounding.py -k zero_never_moves",
     ),
     (

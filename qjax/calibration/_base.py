@@ -17,9 +17,13 @@ BLOCKS = (128, 64, 32, 16)
 
 @dataclasses.dataclass(frozen=True)
 class Calibration(abc.ABC):
-    """A statistic that bounds every tile. Stateless ones keep `()`."""
+    """A statistic that bounds every tile. Stateless ones keep `()`.
+
+    No element exceeds the bound of a `bounding` one, which is NaN where one of them is.
+    """
 
     stateful: ClassVar[bool] = False
+    bounding: ClassVar[bool] = False
 
     def init(self, shape: Shape) -> Any:
         """Returns the state before the first call, for bounds of `shape`."""
@@ -44,6 +48,8 @@ class Calibration(abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class AbsMax(Calibration):
     """The largest magnitude of the tile. NaN counts as larger than everything."""
+
+    bounding: ClassVar[bool] = True
 
     def __call__(self, view: Array, axes: tuple[int, ...], state: Any = ()) -> tuple[Array, Any]:
         return largest(view, axes), state

@@ -1,6 +1,5 @@
 """What every way of rounding to a grid begins and ends with: limits, signs, NaN, powers of two."""
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,18 +9,6 @@ from qjax._typing import Array
 from qjax.formats import INFINITY, NAN, STEP, Grid, compressed, split
 
 
-def in_words(grid: Grid) -> Grid:
-    """Returns the grid with its traced patterns as int32; of x64 programs they are int64."""
-    names = ("mantissa_bits", "lowest", "limit", "negative_limit", "floor")
-    found = {name: getattr(grid, name) for name in names}
-    words = {
-        name: jnp.asarray(number, jnp.int32)
-        for name, number in found.items()
-        if number is not None and not isinstance(number, int)
-    }
-    return dataclasses.replace(grid, **words) if words else grid
-
-
 def limit_of(grid: Grid, negative: Array) -> Any:
     """Returns the pattern of the largest magnitude on the side of each element."""
     if grid.negative_limit is None:
@@ -29,25 +16,24 @@ def limit_of(grid: Grid, negative: Array) -> Any:
     return jnp.where(negative, grid.negative_limit, grid.limit)
 
 
-def finished(result: Array, sign: Array, size: Array, grid: Grid, highest: Array | None) -> Array:
+def finished(result: Array, sign: Array, grid: Grid, bad: Array | None) -> Array:
     """Returns float32 values of rounded magnitudes.
 
     Args:
       result: int32 patterns of float32 magnitudes.
       sign: Sign bits of the input, in place.
-      size: Magnitude patterns of the input; above that of infinity is NaN.
       grid: The grid.
-      highest: Magnitude patterns above which an input gives NaN, by default that of infinity; -1
-        gives NaN for every input. Broadcasts against it.
+      bad: Where the value is NaN instead; None is nowhere.
     """
     if not grid.signed:
-        least = 0 if grid.floor is None else compressed(jnp.asarray(grid.floor, jnp.int32))
+        least = 0 if grid.floor is None else compressed(jnp.asarray(grid.floor))
         result = jnp.where(sign < 0, least, result)
     elif grid.negative_zero:
         result = result | sign
     else:
         result = jnp.where(result == 0, 0, result | sign)
-    result = jnp.where(size > (INFINITY if highest is None else highest), NAN, result)
+    if bad is not None:
+        result = jnp.where(bad, NAN, result)
     return lax.bitcast_convert_type(result, jnp.float32)
 
 

@@ -6,18 +6,17 @@ also where the processor flushes them to zero, because a subnormal never enters 
 operation. Common formats take a shorter way to the same bits (`_relative.py`, `_even.py`).
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
 from qjax import rounding as roundings
 from qjax._typing import Array
-from qjax.casting import _even, _relative, _wide
-from qjax.casting._ends import finished, in_words, limit_of
-from qjax.formats import ONE, STEP, Grid, split
-
-# Pattern of the finest spacing of which zero and all float32 subnormals, read as if they were
-# normal, are less than one in 2**32 (so that no noise moves them).
-FINEST = 33 << 23
+from qjax.casting import _even, _relative
+from qjax.casting._ends import finished, limit_of
+from qjax.casting._shift import Shift, shift_of
+from qjax.formats import INFINITY, ONE, STEP, Grid, split
 
 
 def on_grid(
@@ -29,6 +28,7 @@ def on_grid(
     exponent: Array | None = None,
     relative: bool = False,
     highest: Array | None = None,
+    scale: Array | None = None,
 ) -> Array:
     """Returns float32 values of `grid * 2**exponent` next to `x`: the kernel.
 
@@ -42,14 +42,32 @@ def on_grid(
       relative: Whether the values are returned without the factor `2**exponent`.
       highest: int32 magnitude patterns above which an input gives NaN, by default that of infinity;
         -1 gives NaN for every input. Broadcasts against `x`.
+      scale: Float scales that the result is to be multiplied by, one for each element, NaN where
+        `x` is; where they are, the result may be anything.
     """
-    grid = in_words(grid)
     if exponent is None and highest is None and _even.fits(grid, rounding, x):
-        return _even.on_even(x, grid)
-    options = {"exponent": exponent, "relative": relative, "highest": highest}
-    short = _relative.fits(grid) and not _wide.needed(x, grid)
-    way = _relative.on_relative if short else _on_any
-    return way(x, grid, rounding, noise, **options)
+        known = scale is None or not _even.sums(grid)
+        return _even.on_even(x, grid) if known else _even.on_scaled(x, grid, scale)
+    options: dict[str, Any] = {"relative": relative, "highest": highest}
+    if not _relative.fits(grid):
+        return _on_any(x, grid, rounding, noise, exponent=exponent, **options)
+    shift = None if exponent is None else shift_of(grid, exponent)
+    return _relative.on_relative(
+        x, grid, rounding, noise, shift=shift, nans=scale is None, **options
+    )
+
+
+def on_shifted(
+    x: Array,
+    grid: Grid,
+    rounding: roundings.Rounding,
+    noise: Array | None,
+    shift: Shift,
+    relative: bool,
+) -> Array:
+    """Returns what `on_grid` does by a scale made ready for `grid`, which `fits` that."""
+    options: dict[str, Any] = {"relative": relative, "highest": None, "nans": True}
+    return _relative.on_relative(x, grid, rounding, noise, shift=shift, **options)
 
 
 def _on_any(
@@ -78,11 +96,7 @@ def _on_any(
     units = lax.bitcast_convert_type(units, jnp.float32)
     if rounding.directed and grid.floor is None:  # the pattern of zero is that of a tiny number
         units = jnp.where(size == 0, 0, units)
-    base = jnp.float32(0)
-    if _wide.needed(x, grid):
-        top = limit if grid.overflow is None else None
-        base, units = _wide.units(x, units, ulp, ordered, clipped, top)
-    whole = base + rounding(units, negative, noise)
+    whole = rounding(units, negative, noise)
     if grid.even_codes:
         whole = _by_code(whole, units, clipped, grid, rounding)
     if relative and exponent is not None:
@@ -90,7 +104,7 @@ def _on_any(
     result = _assembled(whole, ulp, shallow)
     if grid.overflow is not None:
         result = jnp.where(result > limit, grid.overflow, result)
-    return finished(result, sign, size, grid, highest)
+    return finished(result, sign, grid, size > (INFINITY if highest is None else highest))
 
 
 def _by_code(
@@ -125,7 +139,7 @@ def _shallow(grid: Grid) -> bool:
     numbers = (grid.lowest, grid.mantissa_bits)
     if not all(isinstance(number, int) for number in numbers) or grid.floor is not None:
         return False
-    return grid.lowest - (grid.mantissa_bits << 23) >= FINEST
+    return grid.lowest - (grid.mantissa_bits << 23) >= STEP
 
 
 def _assembled(whole: Array, ulp: Array, shallow: bool) -> Array:

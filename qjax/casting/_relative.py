@@ -19,7 +19,8 @@ from jax import lax
 from qjax import rounding as roundings
 from qjax._typing import Array
 from qjax.casting._ends import finished, limit_of
-from qjax.formats import ONE, STEP, Grid, split
+from qjax.casting._shift import Shift
+from qjax.formats import INFINITY, NAN, ONE, STEP, Grid, split
 
 # Patterns of the finest spacing and the largest value for which no constant leaves float32.
 FINEST, LARGEST = ONE - (60 << 23), ONE + (60 << 23)
@@ -41,24 +42,20 @@ def on_relative(
     rounding: roundings.Rounding,
     noise: Array | None,
     *,
-    exponent: Array | None,
+    shift: Shift | None,
     relative: bool,
     highest: Array | None,
+    nans: bool,
 ) -> Array:
-    """Returns float32 values of `grid * 2**exponent` next to `x`; arguments as for `on_grid`."""
-    sign, size, ordered = split(x, shallow=exponent is None or x.dtype != jnp.float64)
-    limit, lowest = limit_of(grid, sign < 0), grid.lowest
-    if exponent is None:
-        part = jnp.minimum(size, limit)  # what is subnormal is as good as zero
-    else:
-        shift = exponent * STEP
-        if x.dtype == jnp.float64:
-            part = jnp.maximum(jnp.minimum(ordered, limit + shift) - shift, STEP)
-        else:
-            part = jnp.minimum(_in_units(size, shift), _unsigned(limit))
-            part = lax.bitcast_convert_type(part, jnp.int32)
+    """Returns float32 values of the shifted `grid` next to `x`; arguments as for `on_grid`.
+
+    A `shift` stands for the exponent, and where it is `bounded` for `highest` as well.
+    """
+    sign, size, part = _read(x, grid, shift)
+    lowest = grid.lowest
+    if shift is not None and shift.deep:
         # float32 itself ends at 2**-149.
-        lowest = jnp.maximum(lowest, ((grid.mantissa_bits - 22) << 23) - shift)
+        lowest = jnp.maximum(lowest, shift.bottom + ((grid.mantissa_bits - 23) << 23))
     power = lowest if grid.uniform else jnp.maximum(part & -STEP, lowest)
     if isinstance(rounding, roundings.NearestEven) and not grid.uniform:
         magic = _float(power + ((23 - grid.mantissa_bits) << 23))
@@ -70,11 +67,33 @@ def on_relative(
         else:
             units = _float(part) * _float(2 * ONE - unit)
         value = rounding(units, sign < 0, noise) * _float(unit)
-    if exponent is None or relative:
+    if shift is None or relative:
         result = lax.bitcast_convert_type(value, jnp.int32)
     else:
-        result = _scaled(value, exponent * STEP)
-    return finished(result, sign, size, grid, highest)
+        result = _scaled(value, shift)
+    return finished(result, sign, grid, _bad(size, shift, highest, nans))
+
+
+def _bad(size: Array, shift: Shift | None, highest: Array | None, nans: bool) -> Array | None:
+    """Returns where the result is NaN; None where nobody asks."""
+    marked = shift.steps == NAN if shift is not None and shift.marked else None
+    if not nans or (shift is not None and shift.bounded):
+        return marked
+    bad = size > (INFINITY if highest is None else highest)
+    return bad if marked is None else bad | marked
+
+
+def _read(x: Array, grid: Grid, shift: Shift | None) -> tuple[Array, Array, Array]:
+    """Returns signs, magnitudes and, up to the limit, magnitudes in units of the scale."""
+    wide = x.dtype == jnp.float64
+    sign, size, ordered = split(x, shallow=shift is None or not wide)
+    if shift is None:
+        return sign, size, jnp.minimum(size, limit_of(grid, sign < 0))  # subnormal is zero
+    if wide:
+        high = limit_of(grid, sign < 0) + shift.steps
+        return sign, size, jnp.maximum(jnp.minimum(ordered, high) - shift.steps, STEP)
+    part = jnp.minimum(_in_units(size, shift), _unsigned(limit_of(grid, sign < 0)))
+    return sign, size, lax.bitcast_convert_type(part, jnp.int32)
 
 
 def _float(pattern: Any) -> Array:
@@ -87,33 +106,28 @@ def _unsigned(pattern: Any) -> Array:
     return lax.bitcast_convert_type(jnp.asarray(pattern, jnp.int32), jnp.uint32)
 
 
-def _smallest_normal(shift: Array) -> Array:
-    """Returns the pattern of float32's smallest normal number in units of a scale.
-
-    Of a scale above one it is that number itself, which then is as good as zero.
-    """
-    return jnp.maximum(STEP - shift, STEP)
-
-
-def _in_units(size: Array, shift: Array) -> Array:
+def _in_units(size: Array, shift: Shift) -> Array:
     """Returns uint32 patterns of magnitudes in units of a scale; what is too small becomes zero.
 
     Of a normal magnitude the exponents subtract. A subnormal one is the fraction of the smallest
-    normal number, put above it and taken from it again. Each is too large where the other is right
-    (as unsigned numbers, in which also what overflows is large), so that the smaller is taken.
+    normal number: without the one before it, and twice as large. Each is too large where the other
+    is right (as unsigned numbers, in which also what overflows is large), so that the smaller is
+    taken.
     """
-    bottom = _smallest_normal(shift)
-    subnormal = _float(size + bottom) - _float(bottom)
-    normal = jnp.maximum(size, jnp.maximum(shift, 0)) - shift
+    if shift.bounded:
+        normal = jnp.maximum(size - shift.steps, 0)
+    else:
+        normal = jnp.maximum(size, jnp.maximum(shift.steps, 0)) - shift.steps
+    subnormal = _float(normal) * 2 - _float(shift.bottom)
     subnormal = lax.bitcast_convert_type(subnormal, jnp.uint32)
     return jnp.minimum(subnormal, lax.bitcast_convert_type(normal, jnp.uint32))
 
 
-def _scaled(value: Array, shift: Array) -> Array:
+def _scaled(value: Array, shift: Shift) -> Array:
     """Returns int32 patterns of `value * 2**exponent`, exact down to the smallest float32."""
     # Below float32's smallest normal number the pattern is how many of the smallest there are:
     # what is added to that number, in units of the scale, counts them in its last bits.
-    bottom = _smallest_normal(shift)
+    bottom = shift.bottom
     small = lax.bitcast_convert_type(value + _float(bottom), jnp.int32) - bottom
-    normal = lax.bitcast_convert_type(value, jnp.int32) + shift
+    normal = lax.bitcast_convert_type(value, jnp.int32) + shift.steps
     return jnp.where(value < _float(bottom), small, normal)

@@ -12,7 +12,7 @@ import numpy as np
 from qjax import casting, qtypes, tiling
 from qjax import rounding as roundings
 from qjax._typing import Array
-from qjax.formats import INFINITY, Format, PowerOfTwo
+from qjax.formats import INFINITY, NAN, Choice, Codebook, Format, PowerOfTwo
 from qjax.qtensor import QTensor
 from qjax.qtypes import QType
 from qjax.tiling import Layout
@@ -32,6 +32,8 @@ class Made:
       factors: Float scales of every level, innermost first, each in `scale_shape`.
       inverse: What the elements are multiplied by before they are rounded.
       stored: The scales as a quantized tensor; None where nobody asked.
+      shift: Instead of exponents, what the kernel reads of them.
+      nans: Whether an element may be NaN where its float scales are not.
     """
 
     exponent: Array | None = None
@@ -39,13 +41,40 @@ class Made:
     factors: tuple[Array, ...] = ()
     inverse: Array | None = None
     stored: QTensor | None = None
+    shift: casting.Shift | None = None
+    nans: bool = dataclasses.field(default=True, metadata={"static": True})
 
     def numbers(self) -> Array:
         """Returns the float32 scales, all levels together."""
-        if self.exponent is None:
+        exponent, invalid = self.exponent, self.invalid
+        if self.shift is not None:
+            exponent, invalid = self.shift.steps >> 23, self.shift.steps == NAN
+        if exponent is None:
             return functools.reduce(operator.mul, self.factors)
-        power = casting.times_power(jnp.ones(self.exponent.shape, jnp.float32), self.exponent)
-        return power if self.invalid is None else jnp.where(self.invalid, jnp.nan, power)
+        power = casting.times_power(jnp.ones(exponent.shape, jnp.float32), exponent)
+        return power if invalid is None else jnp.where(invalid, jnp.nan, power)
+
+    def ready(self, x: Array, format: Format, qtype: QType, bounded: bool) -> "Made":
+        """Returns the scales as the kernel reads them, where it takes its short way.
+
+        `bounded` says that no element is far above what its scale was made for, and none is NaN
+        where its scale is not.
+        """
+        if self.exponent is None:
+            return dataclasses.replace(self, nans=not bounded)
+        table = isinstance(format, Codebook | Choice) or getattr(format, "wrap", False)
+        if table or x.dtype == jnp.float64 or not casting.fits(format.grid):
+            return self
+        assert isinstance(qtype.format, PowerOfTwo)
+        static = qtype.scale is None and qtype.format.static
+        shift = casting.shift_of(
+            format.grid,
+            self.exponent,
+            self.invalid,
+            bounded=bounded,
+            least=qtype.format.min_exponent if static else None,
+        )
+        return Made(stored=self.stored, shift=shift)
 
 
 def is_power(qtype: QType | None) -> bool:
@@ -55,6 +84,14 @@ def is_power(qtype: QType | None) -> bool:
             return False
         qtype = qtype.scale
     return True
+
+
+def follows(qtype: QType) -> bool:
+    """Whether scales of this type reach up to one, and are NaN where they are to be."""
+    outer, format = qtype.scale, qtype.format
+    if isinstance(format, PowerOfTwo):
+        return outer is None and format.static and format.top_exponent >= 0
+    return outer is None or (outer.scale is None and not isinstance(outer.format, PowerOfTwo))
 
 
 def is_float32(qtype: QType | None) -> bool:
@@ -88,6 +125,9 @@ def elements(
     relative: bool,
 ) -> Array:
     """Returns the rounded elements, with their scales unless `relative`."""
+    if made.shift is not None:
+        shift = jax.tree.map(layout.spread, made.shift)
+        return casting.on_shifted(x, format.grid, rounding, noise, shift, relative)
     if made.exponent is not None:
         assert made.invalid is not None
         return casting.on_format(
@@ -96,13 +136,15 @@ def elements(
             rounding,
             noise,
             exponent=layout.spread(made.exponent),
-            relative=relative,
             highest=layout.spread(jnp.where(made.invalid, -1, INFINITY)),
         )
     assert made.inverse is not None
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
-    scaled = x.astype(wide) * layout.spread(made.inverse).astype(wide)
-    values = casting.on_format(scaled, format, rounding, noise)
+    spread = layout.spread(made.inverse)
+    known = None if relative or made.nans else spread
+    values = casting.on_format(
+        x.astype(wide) * spread.astype(wide), format, rounding, noise, scale=known
+    )
     if relative:
         return values
     for factor in made.factors:

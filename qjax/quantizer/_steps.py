@@ -14,7 +14,6 @@ from qjax._typing import Array
 from qjax.apart import apart
 from qjax.formats import INFINITY, Choice
 from qjax.qtensor import QTensor
-from qjax.qtypes import Sparsity
 from qjax.quantizer import _affine, _choices, _made, _scales
 from qjax.tiling import Layout
 
@@ -30,9 +29,9 @@ def cast(
 ) -> tuple[Array, Any]:
     """Returns the rounded values and the calibration's next state."""
     if quantizer.qtype.scale is None:
-        return casting.converted(_plain(quantizer, x, key, layout), dtype), state
+        return _plain(quantizer, x, key, layout).astype(dtype), state
     values, _, _, state = tiles(quantizer, x, layout, key, state, relative=False)
-    return casting.converted(values, dtype), state
+    return values.astype(dtype), state
 
 
 def units(
@@ -91,15 +90,7 @@ def pruned(quantizer: Any, x: Array, layout: Layout) -> Array:
     magnitude, which is always kept, nothing would change.
     """
     sparsity = quantizer.qtype.sparsity
-    return x if sparsity is None else _kept_apart(x, sparsity, layout)
-
-
-def _kept(x: Array, sparsity: Sparsity, layout: Layout) -> Array:
-    return jnp.where(qtensor.kept(x, sparsity, layout), x, 0)
-
-
-# What is kept is found once, not again wherever an element is looked at.
-_kept_apart = apart(_kept, static_argnums=(1, 2))
+    return x if sparsity is None else jnp.where(qtensor.kept(x, sparsity, layout), x, 0)
 
 
 def _noise(quantizer: Any, x: Array, key: Any) -> Array | None:
@@ -133,11 +124,18 @@ def _rounded(
 
 
 def _scaled(
-    quantizer: Any, x: Array, bound: Array, layout: Layout, key: Any, noise: Any, keep: bool
+    quantizer: Any,
+    x: Array,
+    bound: Array,
+    layout: Layout,
+    key: Any,
+    noise: Any,
+    keep: bool,
 ) -> _made.Made:
     """Returns the scales of bounds, one per tile, after a search where one was asked for."""
     format, qtype = quantizer.qtype.format, quantizer.qtype.scale
     assert qtype is not None
+    bounded = quantizer.calibration.bounding and _made.follows(qtype)
 
     def made(bound: Array, keep: bool) -> _made.Made:
         if _made.is_power(qtype):
@@ -149,13 +147,14 @@ def _scaled(
         errors = [_error(quantizer, x, layout, noise, made(part, False)) for part in bounds]
         bound = _least(bounds, errors)
     if quantizer.scale != "search":
-        return made(bound, keep)
+        return made(bound, keep).ready(x, format, qtype, bounded)
     middle, bad = made(bound, False).exponent, bound >= INFINITY
     assert middle is not None
     steps = [middle, middle + 1, middle - 1]
     tried = [_scales.from_exponents(e, bad, qtype, layout, False) for e in steps]
     errors = [_error(quantizer, x, layout, noise, each) for each in tried]
-    return _scales.from_exponents(_least(steps, errors), bad, qtype, layout, keep)
+    best = _scales.from_exponents(_least(steps, errors), bad, qtype, layout, keep)
+    return best.ready(x, format, qtype, bounded)
 
 
 # What a tile shares is computed once for it, not again for each of its elements.

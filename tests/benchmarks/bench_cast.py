@@ -7,21 +7,27 @@ everybody; inside a training step buffers are warm, as in the loop. The last col
 program holds beside its input and output, relative to these. Nothing is asserted but the memory:
 machines and their load differ. Run with `make bench`.
 
-Where the time goes, by the compiled programs (XLA emits vectors of 8) on two cores of an AMD EPYC
-(family 26), where `x + 1` moves 60 to 79 GB/s, by what else the machine does:
+Where the time goes, by the compiled programs (XLA emits vectors of 8), on two machines: two cores
+of an AMD EPYC (family 26), where memory bounds the loops and `x + 1` moves 60 to 79 GB/s; and two
+of an Intel Xeon (model 207), where 64 MiB stay in the third cache, `x + 1` moves 55 to 85 GB/s by
+what else the machine does, and operations count: up to five of a vector come free with it, each
+further one costs about 0.06 of `x + 1`. Ratios there vary by a fifth from run to run.
 
-- Without a scale, and with a float scale that is known, a cast is one loop of 11 to 14 operations
-  per element: the time of `x + 1`, which is memory bandwidth.
-- A power-of-two scale that is known costs 20 operations, because input and output may be subnormal
-  and XLA's CPU flushes these: 1.1 on a quiet machine, 1.6 where others use its cores.
+- Without a scale, and with a float scale that is known, a cast is one loop of 10 to 12 operations:
+  1.0 on AMD, 1.4 to 1.5 on Intel.
+- A power-of-two scale that is known costs 18, because input and output may be subnormal and XLA's
+  CPU flushes these: 1.1 on a quiet AMD, 1.6 where others use its cores; 1.8 on Intel.
 - A scale that comes from the data needs a pass of its own for the maxima, which costs 0.75 to 1.0
-  of `x + 1` although it only reads: 33 to 53 GB/s, and NumPy's own maximum reads no faster; `x + 1`
-  writes while it reads. So per-tensor casts and int8 per channel take 1.75 to 2.0, and miss 1.15
-  and 1.5. XLA does not reduce a row and use it while it is in the cache, and loops over blocks of
-  rows would gather what is spread over devices.
-- Blocks need their maxima first, and a scale for every block: 2.3 along the last axis. Along the
-  first there is one scale to read per element: 2.9.
-- Stochastic rounding adds the hash of the index, 12 operations, and 9 to compare with it: 3.6.
+  of `x + 1` on AMD and 0.85 to 1.15 on Intel although it only reads: one in C by both cores takes
+  0.9 there. So per-tensor casts take 1.75 to 2.0 and 2.6, int8 per channel, which rounds and
+  scales in 6 operations, as much and 2.2; both miss 1.15 and 1.5. XLA does not reduce a row and
+  use it while it is in the cache (1.25 in C), and loops over blocks of rows would gather what is
+  spread over devices.
+- Blocks need their maxima first, then one number for every block, which is in memory before the
+  elements are read: 2.3 on AMD, 3.1 on Intel along the last axis, 2.9 along the first, where there
+  is one such number to read per element.
+- Stochastic rounding adds the hash of the index, 13 operations, and 7 to compare with it: 3.6 on
+  AMD, 4.5 on Intel.
 """
 
 import importlib.metadata
