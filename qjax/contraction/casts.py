@@ -30,7 +30,9 @@ def parts(quantizer: PyTree, x: Array, axes: OperandAxes, key: Key | None, dtype
 
 def _call(name, quantizer, x, axes, key, dtype):
     static, numbers = split(quantizer)
-    return _cast(name, static, numbers, x, axes, key, jax.numpy.dtype(dtype))
+    # What tells where it stands must be traced there.
+    make = _cast_here if getattr(quantizer, "tells_place", False) else _cast
+    return make(name, static, numbers, x, axes, key, jax.numpy.dtype(dtype))
 
 
 def _cast_here(name, static, numbers, x, axes, key, dtype):
