@@ -186,7 +186,7 @@ class Stochastic(Rounding):
     def noise(self, key: Key, shape: Shape) -> Array:
         """Returns random words for an array: hashes of the row-major index of each element."""
         word, second = key_words(key)
-        shared = {axis % len(shape) for axis in self.shared}
+        shared = {self._axis(axis, len(shape)) for axis in self.shared}
         # The key enters the index before its last axis does, so that no array of indices is the
         # same at every step: a compiler would keep one in memory for each shape.
         for axis, size in enumerate(shape):
@@ -195,6 +195,14 @@ class Stochastic(Rounding):
                 place = lax.iota(jnp.uint32, size) * jnp.uint32(stride)
                 word = word + place.reshape([-1 if i == axis else 1 for i in range(len(shape))])
         return jnp.broadcast_to(_mixed(word, second), shape)
+
+    def _axis(self, axis: int, rank: int) -> int:
+        if not -rank <= axis < rank:
+            raise ValueError(
+                f"{self!r} shares a draw along axis {axis}, but the array has {rank} dimension(s). "
+                f"Give axes from {-rank} to {rank - 1}."
+            )
+        return axis % rank
 
     def __call__(self, units: Array, negative: Array, noise: Array | None = None) -> Array:
         assert noise is not None

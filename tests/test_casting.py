@@ -47,6 +47,56 @@ def test_float64_is_rounded_once():
         assert np.array_equal(casting.cast(jnp.array([np.nan, 1e-320]), formats.E5M2)[1:], [0.0])
 
 
+@pytest.mark.parametrize("digits", [21, 22, 23])
+def test_float64_is_rounded_once_to_the_finest_grids(digits):
+    rng = np.random.default_rng(0)
+    ties = (np.arange(1 << 10) + 0.5) * 2.0**-digits
+    x = np.concatenate([rng.uniform(-1, 1, 1 << 12), ties, ties * (1 + 2.0**-40)])
+    limit = 1 - 2.0**-digits
+    expected = np.clip(np.rint(x * 2.0**digits) * 2.0**-digits, -limit, limit)
+    with jax.enable_x64(True):
+        format = formats.Fixed(0, digits)
+        assert np.array_equal(casting.cast(jnp.asarray(x), format), expected)
+        traced = jax.jit(lambda x, format: casting.cast(x, format))(jnp.asarray(x), format)
+        assert np.array_equal(traced, expected)
+
+
+def test_float64_becomes_every_float32_that_there_is():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(1 << 14) * np.exp2(rng.integers(-155, 128, 1 << 14))
+    x = np.concatenate([x, [1 + 2.0**-24, 1 + 3 * 2.0**-24, 1 + 2.0**-24 + 2.0**-50, 2.0**-150]])
+    top = float(np.finfo(np.float32).max)
+    x = np.concatenate([x, [top * (1 + 2.0**-30), top, 1e300, -1e-320, 0.0]])
+    with np.errstate(over="ignore"):
+        expected = np.clip(x.astype(np.float32).astype(np.float64), -top, top)
+    with jax.enable_x64(True):
+        assert np.array_equal(casting.cast(jnp.asarray(x), formats.FLOAT32), expected)
+        # Subnormal results, which a conversion to float64 would flush.
+        assert casting.cast(jnp.array([2.0**-133]), formats.BFLOAT16)[0] == 2.0**-133
+
+
+@pytest.mark.parametrize("bias", [100, 118, 122])
+def test_small_spacings_leave_zero_where_it_is_and_halve_rightly(bias):
+    format = formats.Float(4, 3, family="finite", bias=bias)
+    zeros = jnp.zeros(1 << 16).at[0].set(1e-45)
+    assert not casting.cast(zeros, format, rounding=Stochastic(), key=jax.random.key(0)).any()
+    step = 2.0 ** (1 - bias - 3)
+    x = jnp.array([0.5, 0.500001, 1.5, 2.5], jnp.float32) * np.float32(step)
+    assert np.array_equal(casting.cast(x, format), np.array([0, 1, 2, 2]) * step)
+    wide = formats.Float(8, 0, bias=127)  # its smallest number is float32's smallest normal one
+    tiny = np.array([0, 1, 1 << 22, (1 << 22) + 1], np.int32).view(np.float32)
+    assert np.array_equal(casting.cast(jnp.asarray(tiny), wide), [0, 0, 0, 2.0**-126])
+
+
+@pytest.mark.parametrize("name", ["uint4", "e8m0", "fixed2.1wrap", "pow2"])
+def test_programs_of_64_bits_cast_to_the_same_bits(name):
+    x = np.linspace(-9, 9, 64, dtype=np.float32)
+    expected = np.asarray(casting.cast(jnp.asarray(x), formats.parse(name)))
+    with jax.enable_x64(True):
+        for cast in (casting.cast, jax.jit(lambda x, format: casting.cast(x, format))):
+            assert np.array_equal(cast(jnp.asarray(x), formats.parse(name)), expected)
+
+
 def test_integer_arrays_are_refused():
     with pytest.raises(TypeError, match=r"int32.*astype"):
         casting.cast(jnp.arange(3), formats.E4M3FN)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from qjax import rounding as roundings
 from qjax._typing import Array, Key
 from qjax.casting._format import on_format
+from qjax.casting._wide import converted
 from qjax.formats import Format, FourthRoots
 
 
@@ -36,9 +37,7 @@ def cast(
       TypeError: If `x` is not floating-point.
       ValueError: If `rounding` is stochastic and there is no key.
     """
-    if isinstance(format, FourthRoots):
-        return format.decode(format.encode(x)).astype(x.dtype)
-    check_floating(x, "cast")
+    check_kind(x, format, "cast")
     if rounding.stochastic:
         need_key(key, rounding)
     if format.static:
@@ -48,10 +47,21 @@ def cast(
 
 def _cast(x: Array, format: Format, rounding: roundings.Rounding, key: Key | None) -> Array:
     noise = rounding.noise(key, x.shape) if rounding.stochastic and key is not None else None
-    return on_format(x, format, rounding, noise).astype(x.dtype)
+    return converted(on_format(x, format, rounding, noise), x.dtype)
 
 
 _compiled = jax.jit(_cast, static_argnames=("format", "rounding"))
+
+
+def check_kind(x: Array, format: Format, verb: str) -> None:
+    """Raises TypeError where `x` is no array of floats; of complex numbers for complex formats."""
+    if not isinstance(format, FourthRoots):
+        check_floating(x, verb)
+    elif not jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"`{verb}` takes complex numbers to the fourth roots of unity, but `x` has dtype "
+            f"{x.dtype}. Give a complex array."
+        )
 
 
 def check_floating(x: Array, verb: str) -> None:

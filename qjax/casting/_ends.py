@@ -1,5 +1,6 @@
 """What every way of rounding to a grid begins and ends with: limits, signs, NaN, powers of two."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -7,6 +8,18 @@ from jax import lax
 
 from qjax._typing import Array
 from qjax.formats import INFINITY, NAN, STEP, Grid, compressed, split
+
+
+def in_words(grid: Grid) -> Grid:
+    """Returns the grid with its traced patterns as int32; of x64 programs they are int64."""
+    names = ("mantissa_bits", "lowest", "limit", "negative_limit", "floor")
+    found = {name: getattr(grid, name) for name in names}
+    words = {
+        name: jnp.asarray(number, jnp.int32)
+        for name, number in found.items()
+        if number is not None and not isinstance(number, int)
+    }
+    return dataclasses.replace(grid, **words) if words else grid
 
 
 def limit_of(grid: Grid, negative: Array) -> Any:
@@ -26,7 +39,7 @@ def finished(result: Array, sign: Array, grid: Grid, bad: Array | None) -> Array
       bad: Where the value is NaN instead; None is nowhere.
     """
     if not grid.signed:
-        least = 0 if grid.floor is None else compressed(jnp.asarray(grid.floor))
+        least = 0 if grid.floor is None else compressed(jnp.asarray(grid.floor, jnp.int32))
         result = jnp.where(sign < 0, least, result)
     elif grid.negative_zero:
         result = result | sign

@@ -7,7 +7,7 @@ from qjax._typing import Array
 from qjax.casting._ends import times_power
 from qjax.casting._grid import on_grid
 from qjax.casting._wrapped import on_wrapped
-from qjax.formats import Codebook, Fixed, Format
+from qjax.formats import Codebook, Fixed, Format, FourthRoots
 
 
 def on_format(
@@ -21,15 +21,18 @@ def on_format(
     highest: Array | None = None,
     scale: Array | None = None,
 ) -> Array:
-    """Returns float32 values of `format * 2**exponent` next to `x`; arguments as for `on_grid`."""
+    """Returns float32 (or complex64) values of `format * 2**exponent` next to `x`, as `on_grid`."""
+    if isinstance(format, FourthRoots):
+        return format.decode(format.encode(x))
     wrapping = format if isinstance(format, Fixed) and format.wrap else None
     if not isinstance(format, Codebook) and wrapping is None:
         options = {"exponent": exponent, "relative": relative, "highest": highest}
         return on_grid(x, format.grid, rounding, noise, **options, scale=scale)
     if exponent is not None:
-        x = times_power(x.astype(jnp.float32), -exponent)
+        wide = x.dtype == jnp.float64
+        x = jnp.ldexp(x, -exponent) if wide else times_power(x.astype(jnp.float32), -exponent)
     if isinstance(format, Codebook):
-        values = on_table(x.astype(jnp.float32), format, rounding, noise)
+        values = on_table(x, format, rounding, noise)
     else:
         assert wrapping is not None
         values = on_wrapped(x, wrapping, rounding, noise)
@@ -43,13 +46,29 @@ def on_table(
 ) -> Array:
     """Returns float32 values of a table next to `x`; NaN stays NaN."""
     if isinstance(rounding, roundings.NearestEven):
-        return jnp.where(jnp.isnan(x), x, format.rounded(x))
+        return jnp.where(jnp.isnan(x), jnp.nan, format.rounded(x))
+    x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
     x = jnp.clip(x, format.table[0], format.table[-1])
     index = sum((x >= value).astype(jnp.int32) for value in format.table[1:-1])
-    low, high = format.decode(jnp.asarray(index)), format.decode(jnp.asarray(index) + 1)
+    index = jnp.asarray(index, jnp.int32)
+    low, high = (format.decode(i).astype(x.dtype) for i in (index, index + 1))
     # Magnitudes are measured from the neighbour nearer to zero.
     negative = x < 0
     near, far = jnp.where(negative, high, low), jnp.where(negative, low, high)
-    part = (x - near) / (far - near)
-    whole = rounding(part, negative, noise)
-    return jnp.where(jnp.isnan(x), x, jnp.where(whole > 0, far, near))
+    if isinstance(rounding, roundings.ToOdd):
+        odd = jnp.where(negative, index, index + 1) % 2 == 1
+        outward = (x == far) | ((x != near) & odd)
+    else:
+        if rounding.stochastic:
+            part = ((x - near) / (far - near)).astype(jnp.float32)
+        else:
+            part = jnp.where(x == near, 0, jnp.where(x == far, 1, _quarter(x, format, negative)))
+        outward = rounding(part, negative, noise) > 0
+    values = jnp.where(outward, far, near).astype(jnp.float32)
+    return jnp.where(jnp.isnan(x), jnp.nan, values)
+
+
+def _quarter(x: Array, format: Codebook, negative: Array) -> Array:
+    """Returns 1/4, 1/2 or 3/4 where `x` is before, on or beyond the bound of its two neighbours."""
+    beyond, on = format.halves(x)
+    return jnp.where(on, 0.5, jnp.where(beyond != negative, 0.75, 0.25)).astype(jnp.float32)

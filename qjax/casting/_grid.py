@@ -13,10 +13,14 @@ from jax import lax
 
 from qjax import rounding as roundings
 from qjax._typing import Array
-from qjax.casting import _even, _relative
-from qjax.casting._ends import finished, limit_of
+from qjax.casting import _even, _relative, _wide
+from qjax.casting._ends import finished, in_words, limit_of
 from qjax.casting._shift import Shift, shift_of
 from qjax.formats import INFINITY, ONE, STEP, Grid, split
+
+# Pattern of the finest spacing of which zero and all float32 subnormals, read as if they were
+# normal, are less than one in 2**32 (so that no noise moves them).
+FINEST = 33 << 23
 
 
 def on_grid(
@@ -45,11 +49,12 @@ def on_grid(
       scale: Float scales that the result is to be multiplied by, one for each element, NaN where
         `x` is; where they are, the result may be anything.
     """
+    grid = in_words(grid)
     if exponent is None and highest is None and _even.fits(grid, rounding, x):
         known = scale is None or not _even.sums(grid)
         return _even.on_even(x, grid) if known else _even.on_scaled(x, grid, scale)
     options: dict[str, Any] = {"relative": relative, "highest": highest}
-    if not _relative.fits(grid):
+    if not _relative.fits(grid) or _wide.needed(x, grid):
         return _on_any(x, grid, rounding, noise, exponent=exponent, **options)
     shift = None if exponent is None else shift_of(grid, exponent)
     return _relative.on_relative(
@@ -96,7 +101,11 @@ def _on_any(
     units = lax.bitcast_convert_type(units, jnp.float32)
     if rounding.directed and grid.floor is None:  # the pattern of zero is that of a tiny number
         units = jnp.where(size == 0, 0, units)
-    whole = rounding(units, negative, noise)
+    base = jnp.float32(0)
+    if _wide.needed(x, grid):
+        top = limit if grid.overflow is None else None
+        base, units = _wide.units(x, units, ulp, ordered, clipped, top)
+    whole = base + rounding(units, negative, noise)
     if grid.even_codes:
         whole = _by_code(whole, units, clipped, grid, rounding)
     if relative and exponent is not None:
@@ -139,7 +148,7 @@ def _shallow(grid: Grid) -> bool:
     numbers = (grid.lowest, grid.mantissa_bits)
     if not all(isinstance(number, int) for number in numbers) or grid.floor is not None:
         return False
-    return grid.lowest - (grid.mantissa_bits << 23) >= STEP
+    return grid.lowest - (grid.mantissa_bits << 23) >= FINEST
 
 
 def _assembled(whole: Array, ulp: Array, shallow: bool) -> Array:

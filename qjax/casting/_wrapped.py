@@ -8,6 +8,7 @@ from jax import lax
 from qjax import rounding as roundings
 from qjax._typing import Array
 from qjax.casting._ends import times_power
+from qjax.casting._wide import short
 from qjax.formats import Fixed
 
 
@@ -19,7 +20,7 @@ def on_wrapped(x: Array, format: Fixed, rounding: roundings.Rounding, noise: Arr
     negative, size = x < 0, jnp.abs(x)
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
     if wide == jnp.float32:
-        units = times_power(size.astype(wide), jnp.asarray(format.fraction_bits))
+        units = times_power(size.astype(wide), jnp.asarray(format.fraction_bits, jnp.int32))
     else:
         units = size * jnp.exp2(jnp.asarray(format.fraction_bits, wide))
     count = _power(format.width).astype(wide)
@@ -27,26 +28,17 @@ def on_wrapped(x: Array, format: Fixed, rounding: roundings.Rounding, noise: Arr
     units = jnp.where(units < count * 2.0**53, units, 0)
     whole = jnp.floor(units)
     odd = whole - 2 * jnp.floor(whole / 2)
-    part = _short(units - whole)
+    part = short(units - whole)
     total = whole - odd + rounding(odd.astype(jnp.float32) + part, negative, noise).astype(wide)
     last = (total - count * jnp.floor(total / count)).astype(jnp.float32)
     span = _power(format.width)
     last = jnp.where(negative & (last > 0), span - last, last)
     if format.signed:
         last = jnp.where(last >= span / 2, last - span, last)
-    values = times_power(last, -jnp.asarray(format.fraction_bits))
+    values = times_power(last, -jnp.asarray(format.fraction_bits, jnp.int32))
     return jnp.where(jnp.isfinite(x), values, jnp.nan)
 
 
 def _power(exponent: Any) -> Array:
     """Returns the float32 `2**exponent`."""
     return lax.bitcast_convert_type((jnp.asarray(exponent, jnp.int32) + 127) << 23, jnp.float32)
-
-
-def _short(part: Array) -> Array:
-    """Returns fractions as float32; those of a float64 keep 22 bits and whether more follow."""
-    if part.dtype == jnp.float32:
-        return part
-    scaled = part * 2.0**22
-    kept = jnp.floor(scaled)
-    return ((2 * kept + (scaled > kept).astype(part.dtype)) * 2.0**-23).astype(jnp.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from qjax import casting, qtypes, tiling
 from qjax import rounding as roundings
 from qjax._typing import Array
-from qjax.formats import INFINITY, NAN, Choice, Codebook, Format, PowerOfTwo
+from qjax.formats import INFINITY, NAN, Choice, Codebook, Format, FourthRoots, PowerOfTwo
 from qjax.qtensor import QTensor
 from qjax.qtypes import QType
 from qjax.tiling import Layout
@@ -62,7 +62,8 @@ class Made:
         """
         if self.exponent is None:
             return dataclasses.replace(self, nans=not bounded)
-        table = isinstance(format, Codebook | Choice) or getattr(format, "wrap", False)
+        table = isinstance(format, Codebook | Choice | FourthRoots)
+        table = table or getattr(format, "wrap", False)
         if table or x.dtype == jnp.float64 or not casting.fits(format.grid):
             return self
         assert isinstance(qtype.format, PowerOfTwo)
