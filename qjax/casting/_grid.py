@@ -51,8 +51,9 @@ def on_grid(
     """
     grid = in_words(grid)
     if exponent is None and highest is None and _even.fits(grid, rounding, x):
-        known = scale is None or not _even.sums(grid)
-        return _even.on_even(x, grid) if known else _even.on_scaled(x, grid, scale)
+        if scale is None or not _even.sums(grid):
+            return _even.on_even(x, grid)
+        return _even.on_scaled(x, grid, scale)
     options: dict[str, Any] = {"relative": relative, "highest": highest}
     if not _relative.fits(grid) or _wide.needed(x, grid):
         return _on_any(x, grid, rounding, noise, exponent=exponent, **options)
