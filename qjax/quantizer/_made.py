@@ -137,6 +137,7 @@ def elements(
             rounding,
             noise,
             exponent=layout.spread(made.exponent),
+            relative=relative,
             highest=layout.spread(jnp.where(made.invalid, -1, INFINITY)),
         )
     assert made.inverse is not None
