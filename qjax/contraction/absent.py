@@ -5,7 +5,7 @@ differentiates learns which contraction lacks one, and what to do.
 """
 
 import dataclasses
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 
@@ -40,3 +40,8 @@ class Absent:
         """
         where = f" of {self.path!r}" if self.path else ""
         raise ValueError(f"{what}{where} draws noise, but no key came. {self.remedy}")
+
+
+def folded(key: Any, number: Any) -> Any:
+    """The key of one use of many; where none came, what says so."""
+    return key if key is None or isinstance(key, Absent) else jax.random.fold_in(key, number)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qjax._typing import Array, DTypeLike, Key
-from qjax.contraction.absent import Absent
+from qjax.contraction.absent import Absent, folded
 from qjax.contraction.bilinear import contract, remember
 from qjax.contraction.einsums import product_of
 from qjax.contraction.legs import Call, Operation, wide
@@ -151,8 +151,7 @@ def _chain(terms, out, operands, settings, policy, key, variables) -> Array:
         rest = out + "".join(terms[i] for i in left)
         kept = "".join(dict.fromkeys(c for c in "".join(names) if c in rest))
         result = out if not left else kept
-        known = key is not None and not isinstance(key, Absent)
-        noise: Any = jax.random.fold_in(key, step) if known else key  # type: ignore[arg-type]
+        noise = folded(key, step)
         value = einsum(
             f"{','.join(names)}->{result}",
             *(operands[i] for i in picked),

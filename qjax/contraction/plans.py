@@ -65,6 +65,7 @@ UNQUANTIZED = "an operand is not quantized"
 # they are worth it.
 SMALLEST = 8
 AUTOMATIC = 64
+BY_KERNELS = ("pallas", "pallas_interpreted")
 
 
 def plan(
@@ -109,7 +110,7 @@ def choose(
       ValueError: If `implementation` is "pallas" and the device has no such kernels.
     """
     device = Device.current() if device is None else device
-    by_kernels = implementation in ("pallas", "pallas_interpreted")
+    by_kernels = implementation in BY_KERNELS
     if implementation == "pallas":
         _need_kernels(device)
     against = _against(implementation, gemm, labels, leg, wide)
@@ -142,7 +143,7 @@ def _faster(
         if narrow.fits_int8(types, sizes[2]):
             return Plan("int8", outside=True), ""
     found, reason = _bfloat16(types, device, labels, sizes)
-    by_kernels = implementation in ("pallas", "pallas_interpreted")
+    by_kernels = implementation in BY_KERNELS
     if by_kernels and not reason and not found.outside:
         return _tiled(implementation, found, gemm, labels.leg(leg), operands)
     return found, "; ".join(x for x in (why, reason) if x)

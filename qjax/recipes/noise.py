@@ -10,21 +10,15 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
-
 from qjax._typing import Key, PyTree
-from qjax.contraction.absent import Absent
+from qjax.contraction.absent import folded
 
 Draws = tuple[tuple[str, int], ...]
 
 
 def at(key: Any, path: str) -> Any:
     """The key of all contractions at a path."""
-    return _fold(key, zlib.crc32(path.encode()))
-
-
-def _fold(key: Any, number: Any) -> Any:
-    return key if key is None or isinstance(key, Absent) else jax.random.fold_in(key, number)
+    return folded(key, zlib.crc32(path.encode()))
 
 
 # No path of a model is spelled like these.
@@ -52,7 +46,7 @@ class Noise:
         """The key of the next contraction at `path`."""
         count = self.counts.get(path, 0)
         self.counts[path] = count + 1
-        return _fold(self._at(path), count)
+        return folded(self._at(path), count)
 
     def pass_over(self, draws: Draws) -> None:
         """Goes on behind contractions that drew from a copy."""
@@ -77,13 +71,13 @@ class Noise:
 
     def folded(self, number: Any) -> "Noise":
         """Other keys for the same contractions."""
-        own = {path: _fold(key, number) for path, key in self.own.items()}
-        return Noise(_fold(self.key, number), own, self.counts)
+        own = {path: folded(key, number) for path, key in self.own.items()}
+        return Noise(folded(self.key, number), own, self.counts)
 
     def backward(self) -> "Noise":
         """The keys of the backward rule of a call: others at every call, and none of forward's."""
         other = self.folded(_BACKWARD)
-        own = {path: _fold(other._at(path), n) for path, n in self.counts.items()}
+        own = {path: folded(other._at(path), n) for path, n in self.counts.items()}
         return Noise(other.key, own)
 
     def _at(self, path: str) -> Any:
