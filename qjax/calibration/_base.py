@@ -66,6 +66,9 @@ class Fixed(Calibration):
 
     bound: Any
 
+    def __repr__(self) -> str:
+        return f"calibration.Fixed({self.bound!r})"  # `Fixed` alone is a format.
+
     def __call__(self, view: Array, axes: tuple[int, ...], state: Any = ()) -> tuple[Array, Any]:
         shape = tuple(1 if axis in axes else n for axis, n in enumerate(view.shape))
         return pattern(jnp.full(shape, self.bound, jnp.float32)), state

@@ -181,6 +181,8 @@ class Quantizer:
     def __repr__(self) -> str:
         parts = [repr(self.qtype)]
         default = _scale_procedure(self.qtype, None) if self.qtype.format.static else None
+        if self.rounding.stochastic and default == "floor":
+            default = None  # A rule that is left open would warn where the repr is read back.
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
             if value != (default if field.name == "scale" else field.default):

@@ -10,10 +10,23 @@ import pytest
 from flax import nnx
 
 import qjax
-from qjax import recipes
+from qjax import (
+    calibration,
+    contraction,
+    formats,
+    gradients,
+    operands,
+    qtypes,
+    quantizer,
+    recipes,
+    rounding,
+)
 from qjax.contraction.outside import needs_variables
 
 NAMES = recipes.names()
+# What a repr may name: the rooms, what they hold, and first of all what `qjax` itself does.
+ROOMS = (calibration, contraction, gradients, operands, quantizer, rounding, qtypes, formats, qjax)
+NAMESPACE = {name: thing for room in ROOMS for name, thing in vars(room).items()}
 X = jax.random.normal(jax.random.key(0), (8, 32))
 
 
@@ -38,7 +51,7 @@ def test_it_is_named_hashable_and_survives_pickling_and_flattening(name):
     assert pickle.loads(pickle.dumps(recipe)) == recipe
     leaves, treedef = jax.tree.flatten(recipe)
     assert jax.tree.unflatten(treedef, leaves) == recipe
-    assert repr(recipe) == repr(recipes.get(name))
+    assert eval(repr(recipe), dict(NAMESPACE)) == recipe
     assert name in repr(recipe)
 
 

@@ -50,6 +50,9 @@ class Estimated(_Around):
         default=gradients.through, kw_only=True, metadata={"static": True}
     )
 
+    def __repr__(self) -> str:
+        return f"Estimated({self.quantizer!r}, estimator={_written(self.estimator)})"
+
     @property
     def _held(self) -> Quantizer:
         return self.quantizer
@@ -80,6 +83,9 @@ class Mapped(_Around):
 
     function: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
     then: Operand
+
+    def __repr__(self) -> str:
+        return f"Mapped({_written(self.function)}, {self.then!r})"
 
     @property
     def _held(self) -> Operand:
@@ -148,3 +154,14 @@ class ScaleGradient(_Around):
         residual = (values - fixed) / jnp.where(size > 0, size, 1)
         # The last term is zero; its gradient is that of the scale.
         return gradients.through(x, values) + residual * (wide - size), state
+
+
+def _written(function: Callable[..., Any]) -> str:
+    """A function as code names it that imports rooms of qjax: `gradients.squash`.
+
+    What has no name in its module keeps its own repr.
+    """
+    if not hasattr(function, "__qualname__"):
+        return repr(function)
+    path = f"{function.__module__}.{function.__qualname__}".removeprefix("qjax.").split(".")
+    return ".".join(part for part in path if not part.startswith("_"))
