@@ -17,7 +17,9 @@ from jax.ad_checkpoint import checkpoint_name
 from qjax import diagnostics
 from qjax._typing import Array
 from qjax.contraction import cancelling, casts, legs
+from qjax.contraction.axes import Leg
 from qjax.contraction.execution import role_key
+from qjax.contraction.outside import trained
 from qjax.contraction.policy import Gemm, Policy
 from qjax.qtensor import QTensor
 from qjax.quantizer import Quantizer, Stored
@@ -58,6 +60,24 @@ def special(policy: Policy) -> bool:
     rounded = [q for q in (policy.fwd.lhs, policy.fwd.rhs) if isinstance(q, Quantizer)]
     sparse = any(quantizer.qtype.sparsity is not None for quantizer in rounded)
     return policy.keeps_codes or policy.clip or sparse
+
+
+def rounded(policy: Policy) -> dict[tuple[Leg, str], Any]:
+    """What backward legs read as `fwd` has rounded it, because they round it by nothing else.
+
+    Returns:
+      What it was rounded by, by leg and by what the operand is, as in `Policy.quantizers`.
+    """
+    again: tuple[tuple[Leg, str], ...] = (("dlhs", "rhs"), ("drhs", "lhs"))
+    asked, found = policy.quantizers(), {}
+    for leg, side in again:
+        slot = asked["fwd", side]
+        # The values of a packed operand are those before the transform, on no grid.
+        stored = isinstance(slot, Stored) and policy.fwd.transform is None
+        codes = isinstance(slot, Quantizer) and policy.keeps_codes
+        if asked[leg, side] is None and (stored or codes or trained(slot) is not None):
+            found[leg, side] = slot
+    return found
 
 
 def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:

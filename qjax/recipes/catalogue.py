@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from qjax.contraction.outside import trained
 from qjax.contraction.policy import Leg
+from qjax.contraction.residuals import rounded
 from qjax.contraction.storage import bits_range
 from qjax.recipes import registry
 from qjax.recipes.registry import Method
@@ -66,12 +66,7 @@ def bits(recipe: Recipe) -> tuple[str, str, str]:
     the fewest and the most of what is learned or chosen as a model runs, and "32" stands for what
     is not quantized. Weights are the second operand, as Flax's layers have it.
     """
-    operands = recipe.default.quantizers()
-    # What a trained operand gives is what the other legs see, if they leave it as it is.
-    again: tuple[tuple[str, Leg], ...] = (("lhs", "drhs"), ("rhs", "dlhs"))
-    for side, leg in again:
-        if trained(operands["fwd", side]) is not None:
-            operands[leg, side] = operands[leg, side] or operands["fwd", side]
+    operands = {**recipe.default.quantizers(), **rounded(recipe.default)}
     places: dict[str, tuple[tuple[Leg, str], ...]] = {
         "weights": (("fwd", "rhs"), ("dlhs", "rhs")),
         "activations": (("fwd", "lhs"), ("drhs", "lhs")),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 LONG = 16
+SAVED = " (saved)"  # Follows the type of what is read as it was rounded before.
 _UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
@@ -52,7 +53,10 @@ def lay_out(rows: Sequence[Any], operands: Sequence[str]) -> list[str]:
     ]
     for row in rows:
         cells = row.cells()
-        names = [name if len(name) <= LONG else types.of(name) for name in row.formats]
+        names = [
+            (name if len(name) <= LONG else types.of(name)) + SAVED * (column in row.saved)
+            for column, name in zip(operands, row.formats)
+        ]
         note = notes.of(f"{cells['how']}; {cells['why']}" if cells["why"] else cells["how"])
         first = (cells[name] for name in ("path", "op", "lhs", "rhs", "times"))
         table.append((*first, short(row.flops), *names, note))

@@ -13,6 +13,7 @@ import jax
 from qjax.contraction.plans import choose
 from qjax.contraction.policy import LEGS, Gemm, Leg
 from qjax.contraction.record import Contraction, Heard, listen
+from qjax.contraction.residuals import rounded
 from qjax.contraction.storage import stored_bits, stored_name
 from qjax.quantizer import Stored
 from qjax.recipes.rules import Recipe, Rule
@@ -91,7 +92,8 @@ def _row(
 
 
 def _quantized_row(found: Found, known: Contraction) -> Row:
-    quantizers = known.policy.quantizers().values()
+    again = rounded(known.policy)
+    quantizers = {**known.policy.quantizers(), **again}.values()
     return Row(
         path=known.path,
         op=known.op,
@@ -102,6 +104,7 @@ def _quantized_row(found: Found, known: Contraction) -> Row:
         bits=tuple(None if q is None else stored_bits(q) for q in quantizers),
         how=_how(known),
         why=f"rule {known.rule!r}" if known.rule else "policy given in the code",
+        saved=tuple(f"{leg}.{operand}" for leg, operand in again),
         packed=tuple(n for n in ("lhs", "rhs") if isinstance(getattr(known.policy.fwd, n), Stored)),
     )
 

@@ -9,7 +9,7 @@ import io
 
 from qjax._typing import Shape
 from qjax.contraction.policy import LEGS, OPERANDS
-from qjax.recipes.layout import lay_out
+from qjax.recipes.layout import SAVED, lay_out
 
 LEG_COLUMNS = tuple(f"{leg}.{operand}" for leg in LEGS for operand in OPERANDS[leg])
 FIELDS = ("path", "op", "lhs", "rhs", "times", "flops", *LEG_COLUMNS, "bits", "how", "why")
@@ -37,6 +37,8 @@ class Row:
       why: The rule or reason that decided.
       missed: Whether a rule asked for quantization that did not happen.
       packed: Which operands came packed: "lhs", "rhs" or both.
+      saved: Which operands the backward pass reads as the forward leg has rounded them, such as
+        "dlhs.rhs"; it rounds them no more.
     """
 
     path: str
@@ -50,6 +52,7 @@ class Row:
     why: str = ""
     missed: bool = False
     packed: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
 
     @property
     def quantized(self) -> bool:
@@ -62,7 +65,9 @@ class Row:
         lhs, rhs = ("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
         first = (self.path or "(top)", self.op, lhs, rhs, str(self.times), str(self.flops))
         how = "; ".join([self.how, *(f"{side} packed" for side in self.packed)])
-        values = (*first, *self.formats, bits, how, self.why)
+        names = zip(LEG_COLUMNS, self.formats, strict=True)
+        formats = (name + SAVED * (column in self.saved) for column, name in names)
+        values = (*first, *formats, bits, how, self.why)
         return dict(zip(FIELDS, values, strict=True))
 
 

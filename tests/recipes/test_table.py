@@ -7,10 +7,12 @@ import warnings
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import qjax
-from qjax import Gemm, Policy, Recipe, Rule
+from qjax import Gemm, Policy, Recipe, Rule, operands
+from qjax.recipes import fp8_delayed
 from qjax.recipes.registry import LOGITS
 
 X = jnp.ones((4, 32))
@@ -71,6 +73,36 @@ def test_packed_weights_are_rows_that_say_so():
     assert found.rows[0].formats[:2] == ("mxfp8", "mxfp4")
     assert "3 with packed weights" in str(found)
     assert found.to_csv().count("rhs packed") == 3
+
+
+INT8, IN_FP8 = qjax.Quantizer("int8_channel"), fp8_delayed.policy(length=4)
+
+
+@pytest.mark.parametrize(
+    ("policy", "saved"),
+    [
+        (Policy(Gemm(INT8, INT8)), set()),
+        (Policy(Gemm(INT8, INT8), Gemm(None, INT8)), set()),
+        (Policy(Gemm(INT8, INT8), residuals="codes"), {"drhs.lhs", "dlhs.rhs"}),
+        (Policy(Gemm(INT8, INT8), Gemm(INT8, INT8), residuals="requantize"), {"drhs.lhs"}),
+        (Policy(Gemm(None, operands.LSQ(bits=4))), {"dlhs.rhs"}),
+        (IN_FP8, {"drhs.lhs", "dlhs.rhs"}),
+    ],
+)
+def test_an_operand_that_the_backward_pass_reads_rounded_shows_its_type(policy, saved):
+    layer = qjax.quantize(nn.Dense(16, use_bias=False), policy)
+    row = qjax.report(layer, X).rows[0]
+    assert set(row.saved) == saved
+    cells = row.cells()
+    for again, once in (("drhs.lhs", "fwd.lhs"), ("dlhs.rhs", "fwd.rhs")):
+        if again in saved:
+            assert cells[again] == cells[once] + " (saved)"
+            assert cells[again].split(" ")[0] in str(qjax.report(layer, X))
+    # The gradient of the identity is the kernel as the backward pass read it.
+    variables = layer.init(jax.random.key(0), X)
+    pull = jax.vjp(lambda x: layer.apply(variables, x), jnp.ones((16, 32)))[1]
+    plain = np.array_equal(pull(jnp.eye(16))[0].T, variables["params"]["kernel"])
+    assert plain == (policy.dlhs.rhs is None and "dlhs.rhs" not in saved)
 
 
 def test_a_screen_shows_bits_and_says_what_rows_have_in_common_once(report):
