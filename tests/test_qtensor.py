@@ -212,13 +212,26 @@ def test_tensors_come_back_from_orbax_donated_sharded_or_stacked(name, tmp_path)
 
 def test_qwix_arrays_hold_the_same_values():
     qwix = pytest.importorskip("qwix")
-    for name in ("int8_channel", "mxfp8", "e4m3fn_channel"):
+    # One scale level each: its product with an element is rounded in one way only.
+    names = ("int8_channel", "int4_channel", "mxfp8", "e4m3fn_channel", "mxint8", "nf4_block64")
+    for name in names:
         stored = qjax.encode(X[0], name)
         array = qtensor.to_qwix(stored)
         assert jnp.array_equal(qwix.dequantize(array), stored.decode())
         assert jnp.array_equal(qtensor.from_qwix(array).decode(), stored.decode())
-    with pytest.raises(ValueError, match="decode"):
-        qtensor.to_qwix(qjax.encode(X[0], "mxfp6_e3m2").scale)
+    for name in ("mxfp6_e3m2", "uint4_group32"):
+        with pytest.raises(ValueError, match="decode others"):
+            qtensor.to_qwix(qjax.encode(X[0], name))
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("int4", "bfloat16"), ("nf4", "float32")])
+def test_arrays_that_qwix_made_hold_what_it_dequantizes(name, dtype):
+    qwix = pytest.importorskip("qwix")
+    array = qwix.quantize(X[0].astype(dtype), name, channelwise_axes=(0,), tiled_axes={1: 16})
+    back = qtensor.from_qwix(array)
+    expected = qwix.dequantize(array)
+    assert back.decode().dtype == expected.dtype
+    assert jnp.array_equal(back.decode(), expected)
 
 
 def test_codes_are_stored_in_the_format_s_own_dtype():

@@ -5,37 +5,53 @@ from typing import Any
 import jax.numpy as jnp
 
 from qjax import formats
+from qjax._typing import Array
 from qjax.qtensor._tensor import QTensor, plain
 from qjax.qtypes import FLOAT32_SCALE, QType
 from qjax.tiling import Layout, Tile
 
 
 def to_qwix(tensor: QTensor) -> Any:
-    """Returns a qwix QArray with the same values; scales of all levels become one float32.
+    """Returns a qwix QArray with the same values.
 
-    Needs qwix. Only formats that have a dtype of whole bytes, and tables of four bits or more,
-    have a counterpart there.
+    Needs qwix. Integers, fixed point, floats with a dtype of 4, 8 or 16 bits, and NF4 have a
+    counterpart there. Scales become float32: where they have scales of their own, their product
+    is rounded once.
 
     Raises:
-      ValueError: If the format has no dtype, or the tensor a zero point or a transform.
+      ValueError: If the format has no counterpart, or the tensor a zero point or a transform.
     """
     from qwix import QArray
 
-    format = tensor.qtype.format
-    other = tensor.zero_point is not None or bool(tensor.basis)
-    if tensor.scale is None or other or format.dtype is None:
+    found = _counterpart(tensor)
+    if tensor.scale is None or tensor.zero_point is not None or tensor.basis or found is None:
         raise ValueError(
             f"`to_qwix` was asked to convert {tensor!r}. It converts scaled tensors without zero "
-            "point or transform whose format has a NumPy or ml_dtypes dtype; decode others."
+            "point or transform whose format is NF4, or integers or floats of 4, 8 or 16 bits "
+            "that have a NumPy or ml_dtypes dtype; decode others."
         )
-    values = format.load(tensor.qvalue)
-    return QArray(
-        qvalue=values.astype(format.dtype), scale=tensor.scale.decode(jnp.float32), zero_point=None
-    )
+    codes, name, step = found
+    scale = tensor.scale.decode(jnp.float32) * jnp.float32(step)
+    return QArray(qvalue=codes, scale=scale, zero_point=None, qtype=name)
+
+
+def _counterpart(tensor: QTensor) -> tuple[Array, Any, float] | None:
+    """Codes as qwix holds them, the name of their type, and the value of one; None for others."""
+    format = tensor.qtype.format
+    if format == formats.NF4:
+        return tensor.qvalue.astype(jnp.uint4), "nf4", 1.0
+    if format.width not in (4, 8, 16):
+        return None
+    if isinstance(format, formats.Int | formats.Fixed):
+        dtype = jnp.dtype(f"{'int' if format.signed else 'uint'}{format.width}")
+        return tensor.qvalue.astype(dtype), dtype, getattr(format, "step", 1.0)
+    if format.dtype is None:
+        return None
+    return format.load(tensor.qvalue).astype(format.dtype), jnp.dtype(format.dtype), 1.0
 
 
 def from_qwix(array: Any) -> QTensor:
-    """Returns the QTensor of a symmetric qwix QArray with float scales.
+    """Returns the QTensor of a symmetric qwix QArray; `decode` gives the dtype of its scales.
 
     Raises:
       ValueError: If it has a zero point, or scales do not divide its shape.
@@ -54,13 +70,26 @@ def from_qwix(array: Any) -> QTensor:
         )
     tiles = tuple(n // s for n, s in zip(shape, scale.shape))
     contract = tuple(i for i, (n, t) in enumerate(zip(shape, tiles)) if t > 1)
-    name = jnp.dtype(codes.dtype).name
-    format = formats.Int(8, narrow=False) if name == "int8" else formats.parse(name)
+    format = _format_of(array)
     extent = None if all(tiles[i] == shape[i] for i in contract) else max(tiles)
     qtype = QType(format, Tile(extent, 1), FLOAT32_SCALE)
     order = tuple(range(len(shape)))
     layout = Layout(shape, order, shape, tiles, contract)
     inner = Layout(scale.shape, order, scale.shape, scale.shape, contract)
     stored = plain(scale.astype(jnp.float32), FLOAT32_SCALE, inner)
-    qvalue = format.store(codes.astype(jnp.float32))
-    return QTensor(qvalue, stored, None, qtype, layout)
+    if format == formats.NF4:
+        qvalue = codes.astype(format.storage)
+    else:
+        qvalue = format.store(codes.astype(jnp.float32))
+    dtype = scale.dtype.name if scale.dtype in (jnp.bfloat16, jnp.float16) else "float32"
+    return QTensor(qvalue, stored, None, qtype, layout, dtype)
+
+
+def _format_of(array: Any) -> formats.Format:
+    """What the codes of a QArray are: those of most of its types are numbers of their dtype."""
+    if array.qtype == "nf4":
+        return formats.NF4
+    dtype = jnp.dtype(array.qvalue.dtype)
+    if jnp.issubdtype(dtype, jnp.signedinteger):
+        return formats.Int(jnp.iinfo(dtype).bits, narrow=False)
+    return formats.parse(dtype.name)
