@@ -20,10 +20,14 @@ def test_transposing_and_indexing_commute_with_decoding(name):
     values = stored.decode()
     assert jnp.array_equal(stored.transpose(2, 0, 1).decode(), values.transpose(2, 0, 1))
     assert jnp.array_equal(stored.T.decode(), values.T)
-    if name != "nvfp4":
-        assert jnp.array_equal(stored[1].decode(), values[1])
-        assert jnp.array_equal(stored[1:3, 2].decode(), values[1:3, 2])
-        assert jnp.array_equal(stored[-1, :, 3].decode(), values[-1, :, 3])
+    whole = slice(None)
+    for key in (1, (slice(1, 3), 2), (-1, ..., 3, whole), (whole, None, ..., 0, whole)):
+        assert jnp.array_equal(stored[key].decode(), values[key])
+    assert stored[..., None].T[0].qtype == stored.qtype
+    assert [row.shape for row in stored[:2]] == [(6, 64)] * 2
+    for key in ((..., 0, ...), (0, 0, 0, 0), jnp.arange(2), True, "a"):
+        with pytest.raises(ValueError, match=r"one\s+integer or slice per axis, one `...`"):
+            stored[key]
 
 
 def test_reshaping_keeps_tiles_whole_or_is_refused():
@@ -42,15 +46,35 @@ def test_reshaping_keeps_tiles_whole_or_is_refused():
 
 
 def test_concatenating_joins_whole_tiles():
-    a, b = qjax.encode(X, "mxfp8"), qjax.encode(2 * X, "mxfp8")
-    for axis in (0, 1, 2):
-        joined = qtensor.concatenate([a, b], axis)
-        assert jnp.array_equal(joined.decode(), jnp.concatenate([a.decode(), b.decode()], axis))
+    a = qjax.encode(X, "mxfp8")
     with pytest.raises(ValueError, match="one type"):
         qtensor.concatenate([a, qjax.encode(X, "mxfp4")])
     whole = qjax.encode(X, "int8_channel")
     with pytest.raises(ValueError, match="one scale spans"):
         qtensor.concatenate([whole, whole], 2)
+
+
+@pytest.mark.parametrize("name", ["mxfp8", "e4m3fn", "nvfp4", "vs_quant"])
+def test_what_is_joined_has_the_values_of_its_parts(name, tmp_path):
+    a, b = qjax.encode(X[0], name), qjax.encode(2 * X[0], name)
+    for axis, part in ((0, slice(4)), (1, (..., slice(32)))):
+        parts = [a, b, b[part]]
+        joined, expected = qtensor.concatenate(parts, axis), [x.decode() for x in parts]
+        expected = jnp.concatenate(expected, axis)
+        assert jnp.array_equal(joined.decode(), expected)
+        # What it is said to be is where its scales lie, as of anything that is encoded.
+        again = jax.eval_shape(lambda x, q=joined.qtype: qjax.encode(x, q), expected)
+        assert again == jax.eval_shape(lambda x=joined: x)
+        assert qtensor.concatenate([a, a[part]], axis).qtype == a.qtype
+    qtensor.save(tmp_path / "x", {"x": joined})
+    assert jnp.array_equal(qtensor.load(tmp_path / "x")["x"].decode(), expected)
+
+
+def test_scales_of_parts_that_no_type_has_are_not_joined():
+    a, b = qjax.encode(X, "nvfp4"), qjax.encode(2 * X, "nvfp4")
+    with pytest.raises(ValueError, match="one bound"):
+        qtensor.concatenate([a, b], 1)
+    assert qtensor.concatenate([a, a], 1).qtype == a.qtype
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 6, 7, 8, 12, 16])
@@ -166,8 +190,9 @@ def test_tensors_pass_through_jit_vmap_scan_and_trees():
     assert jnp.array_equal(jax.jit(lambda t: t.decode())(stored), stored.decode())
     rows = jax.vmap(lambda x: qjax.encode(x, "mxfp8"))(X)
     assert jnp.array_equal(jax.vmap(lambda t: t.decode())(rows), stored.decode())
-    with pytest.raises(ValueError, match="vmap"):
-        rows.decode()
+    for refused in (lambda: rows.decode(), lambda: rows[0], lambda: rows.T):
+        with pytest.raises(ValueError, match="vmap"):
+            refused()
     _, out = jax.lax.scan(lambda c, t: (c, t.decode()), 0, rows)
     assert jnp.array_equal(out, stored.decode())
     assert jax.tree.structure(jax.tree.map(lambda a: a, stored)) == jax.tree.structure(stored)

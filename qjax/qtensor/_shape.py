@@ -1,4 +1,4 @@
-"""Transpose, reshape, index and join quantized tensors without decoding them.
+"""Transpose, reshape and index quantized tensors without decoding them.
 
 Each acts on the codes and, with the tiles in between, on the scales; what would cut a tile is
 refused.
@@ -9,17 +9,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from qjax._typing import Shape
-from qjax.tiling import Layout, normalize
+from qjax.tiling import Layout
 
 ADVICE = "Decode first, or choose sizes and positions that are multiples of the tile."
 
 
 def layout_of(tensor: Any, verb: str) -> Layout:
-    """Returns the layout, refusing one whose tiles run over several flattened axes."""
+    """Returns the layout, refusing a stack, and tiles that run over several flattened axes."""
     layout = tensor.layout
+    if tensor.qvalue.ndim != len(layout.shape):
+        raise ValueError(
+            f"`{verb}` was asked of codes of shape {tensor.qvalue.shape}, a stack of tensors of "
+            f"shape {layout.shape}. Do it inside `jax.vmap`, where these were encoded."
+        )
     if layout.merged != layout.shape or layout.order != tuple(range(len(layout.shape))):
         raise ValueError(
             f"`{verb}` was asked of a tensor of shape {layout.shape} whose tiles run over several "
@@ -55,7 +60,7 @@ def _moved(axis: int | None, source: Sequence[Any], rank: int) -> int | None:
     return found[0] - (len(source) if axis < 0 else 0)
 
 
-def _check_whole(tensor: Any, axes: Sequence[int], verb: str) -> None:
+def check_whole(tensor: Any, axes: Sequence[int], verb: str) -> None:
     """Refuses to cut or join, along `axes`, what was mapped as a whole along them."""
     if tensor.basis and any(axis in tensor.layout.contract for axis in axes):
         raise ValueError(
@@ -101,7 +106,7 @@ def reshape(tensor: Any, shape: Shape) -> Any:
     tiles, source = [], []
     for old, new in _groups(layout.shape, shape):
         if len({i in layout.contract for i in old if layout.shape[i] > 1}) > 1:
-            _check_whole(tensor, old, "reshape")
+            check_whole(tensor, old, "reshape")
         found = _split_tiles(layout, old, [shape[i] for i in new])
         if found is None:
             raise ValueError(
@@ -161,73 +166,73 @@ def _split_tiles(layout: Layout, old: list[int], sizes: list[int]) -> list[int] 
 def index(tensor: Any, key: Any) -> Any:
     """Returns the part that integers and slices select, whole tiles along tiled axes."""
     layout = layout_of(tensor, "indexing")
-    key = key if isinstance(key, tuple) else (key,)
-    if len(key) > len(layout.shape) or not all(isinstance(k, int | slice) for k in key):
-        raise ValueError(
-            f"A quantized tensor of shape {layout.shape} was indexed with {key!r}. "
-            "Give at most one integer or slice per axis."
-        )
-    key = key + (slice(None),) * (len(layout.shape) - len(key))
-    cut = [i for i, (k, n) in enumerate(zip(key, layout.shape)) if k not in (slice(None), slice(n))]
-    _check_whole(tensor, cut, "indexing")
-    sizes, tiles, source, outer = [], [], [], []
-    for axis, (k, n, t) in enumerate(zip(key, layout.shape, layout.tiles)):
-        if isinstance(k, int):
-            if not -n <= k < n:
-                raise ValueError(f"Index {k} is out of range for axis {axis} of size {n}.")
-            outer.append(k % n // t)
-            continue
-        start, stop, step = k.indices(n)
-        fits = step == 1 and (t in (1, n) or (start % t == 0 and (stop % t == 0 or stop == n)))
-        if not (fits or t == 1):
-            raise ValueError(f"Slice {k} of axis {axis} cuts tiles of {t} elements. {ADVICE}")
-        length = len(range(start, stop, step))
-        sizes.append(length)
-        tiles.append(length if t == n else t)
-        source.append(axis)
-        outer.append(k if t == 1 else slice(None) if t == n else slice(start // t, -(-stop // t)))
+    key = _complete(key if isinstance(key, tuple) else (key,), layout.shape)
+    along = [k for k in key if k is not None]
+    cut = [i for i, (k, n) in enumerate(zip(along, layout.shape)) if k not in _every(n)]
+    check_whole(tensor, cut, "indexing")
+    sizes, tiles, source, outer, axes = [], [], [], [], iter(range(tensor.ndim))
+    for k in key:
+        if k is None:
+            part, length, tile, axis = None, 1, 1, None
+        else:
+            axis = next(axes)
+            n, t = layout.shape[axis], layout.tiles[axis]
+            part, length = _part(k, axis, n, t)
+            tile = max(1, length or 0) if t == n else t
+        outer.append(part)
+        if length is not None:
+            sizes, tiles, source = [*sizes, length], [*tiles, tile], [*source, axis]
     moved = arranged(layout, sizes, tiles, source)
     return rebuilt(tensor, tensor.qvalue[key], moved, source, lambda s: index(s, tuple(outer)))
 
 
-def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
-    """Returns tensors of one type joined along an axis, where tiles stay whole.
+def _every(n: int) -> tuple[slice, slice]:
+    """Returns the slices that take all of an axis."""
+    return slice(None), slice(n)
 
-    Raises:
-      ValueError: If types or tiles differ, or an inner boundary would cut a tile.
-    """
-    if not tensors:
-        raise ValueError("`concatenate` was given no tensors. Give at least one.")
-    first = tensors[0]
-    layout = layout_of(first, "concatenate")
-    (axis,) = normalize((axis,), len(layout.shape), "axis")
-    _check_whole(first, (axis,), "concatenate")
-    t = layout.tiles[axis]
-    for tensor in tensors:
-        if (tensor.kind, tensor.qtype, tensor.layout.tiles) != (
-            first.kind,
-            first.qtype,
-            layout.tiles,
-        ):
-            raise ValueError(
-                f"`concatenate` was given {tensor!r} beside {first!r}. Give tensors of one type "
-                "and tile."
-            )
-    if any(tensor.shape[axis] % t for tensor in tensors[:-1]) or (
-        first.scale is not None
-        and 1 < t == layout.shape[axis]
-        and t not in (first.qtype.tile.contract, first.qtype.tile.keep)
-    ):
+
+def _complete(key: tuple[Any, ...], shape: Shape) -> tuple[Any, ...]:
+    """Returns a key with an integer or slice for every axis, and None for new ones."""
+    known = [int(k) if _is_integer(k) else k for k in key]
+    dots = [i for i, k in enumerate(known) if k is Ellipsis]
+    count = sum(k is not None and k is not Ellipsis for k in known)
+    whole = all(k is None or k is Ellipsis or isinstance(k, int | slice) for k in known)
+    if count > len(shape) or len(dots) > 1 or not whole or any(isinstance(k, bool) for k in key):
         raise ValueError(
-            f"`concatenate` was asked to join along axis {axis}, where one scale spans {t} "
-            f"elements. {ADVICE}"
+            f"A quantized tensor of shape {shape} was indexed with {key!r}. Give at most one "
+            "integer or slice per axis, one `...` for those that are left out, and None for a new "
+            "axis; decode it first to pick elements by arrays."
         )
-    total = sum(tensor.shape[axis] for tensor in tensors)
-    sizes = [total if i == axis else n for i, n in enumerate(layout.shape)]
-    moved = arranged(layout, sizes, layout.tiles, range(len(sizes)))
-    joined = jnp.concatenate([tensor.qvalue for tensor in tensors], axis=axis)
-    scale = None if first.scale is None else concatenate([x.scale for x in tensors], axis)
-    zero = None
-    if first.zero_point is not None:
-        zero = concatenate([x.zero_point for x in tensors], axis)
-    return dataclasses.replace(first, qvalue=joined, scale=scale, zero_point=zero, layout=moved)
+    place = dots[0] if dots else len(known)
+    every = [slice(None)] * (len(shape) - count)
+    return (*known[:place], *every, *known[place + 1 :])
+
+
+def _is_integer(k: Any) -> bool:
+    return isinstance(k, int | np.integer) and not isinstance(k, bool)
+
+
+def _part(k: Any, axis: int, n: int, t: int) -> tuple[Any, int | None]:
+    """Returns what an integer or slice takes of the tiles of an axis, and of its elements.
+
+    Args:
+      k: The integer or slice.
+      axis: The axis, for messages.
+      n: Its length.
+      t: Of its tiles.
+
+    Returns:
+      An integer or slice of tiles, and the number of elements, None where the axis goes.
+    """
+    if isinstance(k, int):
+        if not -n <= k < n:
+            raise IndexError(f"Index {k} is out of range for axis {axis} of size {n}.")
+        return k % n // t, None
+    start, stop, step = k.indices(n)
+    fits = step == 1 and (t == n or (start % t == 0 and (stop % t == 0 or stop == n)))
+    if not (fits or t == 1):
+        raise ValueError(f"Slice {k} of axis {axis} cuts tiles of {t} elements. {ADVICE}")
+    length = len(range(start, stop, step))
+    if t == 1 or not length:
+        return slice(start, stop, step), length
+    return slice(None) if t == n else slice(start // t, -(-stop // t)), length

@@ -116,7 +116,14 @@ class QTensor:
         return _shape.reshape(self, shape)
 
     def __getitem__(self, key: Any) -> "QTensor":
-        """Returns the part that integers and slices select; slices take whole tiles."""
+        """Returns the part that integers and slices select; slices take whole tiles.
+
+        `...` stands for the axes that are left out, and None for a new one.
+
+        Raises:
+          ValueError: If a tile would be cut, or something else is in `key`, such as an array.
+          IndexError: If an integer is out of range.
+        """
         return _shape.index(self, key)
 
     @property

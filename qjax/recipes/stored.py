@@ -92,7 +92,10 @@ def move(eqn: JaxprEqn, operands: Sequence[Any]) -> QTensor | None:
         if name == "transpose":
             return tensor.transpose(*eqn.params["permutation"])
         if name == "concatenate":
-            return qtensor.concatenate(list(operands), eqn.params["dimension"])
+            joined = qtensor.concatenate(list(operands), eqn.params["dimension"])
+            # Where parts keep scales of their own it is another type, and has other values than
+            # a quantizer of the whole gives.
+            return joined if joined.qtype == tensor.qtype else None
         if name in ("reshape", "squeeze", "broadcast_in_dim"):
             return _reshaped(eqn, tensor, result.shape)
         if name == "slice":

@@ -22,6 +22,7 @@ from qjax.contraction import Gemm, Transform
 from qjax.contraction.axes import Paired
 from qjax.contraction.cancelling import baked, held
 from qjax.qtensor import QTensor
+from qjax.qtypes import QType
 from qjax.quantizer import Quantizer
 from qjax.recipes.weights import Move, Use
 
@@ -173,14 +174,28 @@ def _check_moves(
             raise Unpackable(f"{move.name} comes between it and {use.known.path!r}")
         if move.name != "concatenate":
             continue
-        tile = use.quantizer.qtype.tile
-        part, whole = (tiling.resolve(s, tile, contract, batch) for s in (move.before, move.after))
         (axis,) = move.axes
         if change is not None and axis in (change.axes.lhs, change.axes.rhs)[change.side]:
             raise Unpackable(f"a transform spans the parts that {use.known.path!r} joins")
-        cut = part.merged != part.shape or part.tiles != whole.tiles
-        if cut or move.before[axis] % part.tiles[axis]:
+        if _spans(use.quantizer.qtype, move, contract, batch):
             raise Unpackable(f"a scale spans the parts that {use.known.path!r} joins")
+
+
+def _spans(qtype: QType, move: Move, contract: tuple[int, ...], batch: tuple[int, ...]) -> bool:
+    """Whether a scale, or one of its own scales, spans parts that are joined."""
+    shared = (qtype.scale, qtype.zero)
+    if shared == (None, None) and not qtype.format.tile_bits:
+        return False
+    shapes, (axis,) = (move.before, move.after), move.axes
+    part, whole = (tiling.resolve(shape, qtype.tile, contract, batch) for shape in shapes)
+    if (
+        part.merged != part.shape
+        or part.tiles != whole.tiles
+        or part.shape[axis] % part.tiles[axis]
+    ):
+        return True
+    move = move._replace(before=part.scale_shape, after=whole.scale_shape)
+    return any(_spans(level, move, contract, batch) for level in shared if level is not None)
 
 
 def _forward(move: Move, x: Array) -> Array:

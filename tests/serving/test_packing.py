@@ -176,10 +176,11 @@ def test_not_strict_packs_the_rest_and_warns():
     np.testing.assert_array_equal(apply(packed, x), apply(variables, x))
 
 
-def test_a_scale_over_joined_kernels_is_no_scale_of_one_of_them():
+@pytest.mark.parametrize("name", ["int8_tensor", "nvfp4"])
+def test_a_scale_over_joined_kernels_is_no_scale_of_one_of_them(name):
     x = jnp.ones((2, 3, 8))
     variables = Sequence().init(KEY, x)
-    recipe = Recipe([Rule(".*", Policy(fwd=Gemm(None, "int8_tensor")))])
+    recipe = Recipe([Rule(".*", Policy(fwd=Gemm(None, name)))])
     with pytest.raises(ValueError, match="a scale spans the parts"):
         qjax.pack(variables, recipe, model=Sequence(), inputs=(x,))
 
