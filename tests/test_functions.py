@@ -131,3 +131,16 @@ def test_the_original_function_stays_as_it_is():
     before = mlp(PARAMS, X)
     qjax.quantize(mlp, "mxfp4_rne")(PARAMS, X)
     chex.assert_trees_all_equal(mlp(PARAMS, X), before)
+
+
+@pytest.mark.parametrize(("other", "missed"), [(jnp.int32, False), (jnp.float32, True)])
+def test_integers_are_no_gap_in_a_report_unless_they_meet_floats(other, missed):
+    counts = jnp.ones((4, 64), jnp.int32)
+
+    def f(x, w):
+        product = jax.lax.dot_general(counts, w.astype(other), (((1,), (0,)), ((), ())))
+        return x @ w + product.astype(jnp.float32)
+
+    row = next(r for r in qjax.report(qjax.quantize(f, "mxfp8"), X, W).rows if not r.quantized)
+    assert row.missed is missed
+    assert ("int32: convert" if missed else "exact") in row.why

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from qjax.contraction.plans import choose
 from qjax.contraction.policy import LEGS, Gemm, Leg
@@ -84,10 +85,20 @@ def _row(
         return dataclasses.replace(row, why=f"no rule of {recipe.name!r} matches")
     if match[1].policy.is_identity:
         return dataclasses.replace(row, why=f"high precision by rule {str(match[1])!r}")
-    why = (
-        f"asked by rule {str(match[1])!r}, but written by hand: call qjax.{found.op} with a policy "
-        "there, or quantize the function that applies the model"
-    )
+    return _missed_row(row, found, match[1])
+
+
+def _missed_row(row: Row, found: Found, rule: Rule) -> Row:
+    """The row of what a rule asks for and nobody has quantized; integers are as they should be."""
+    whole = [dtype for dtype in found.dtypes if not jnp.issubdtype(dtype, jnp.inexact)]
+    if len(whole) == 2:
+        return dataclasses.replace(row, why="integers, which are exact as they are")
+    if whole:
+        help = f"one operand is {whole[0]}: convert it to floats"
+    else:
+        help = f"written by hand: call qjax.{found.op} with a policy there, or quantize the "
+        help += "function that applies the model"
+    why = f"asked by rule {str(rule)!r}, but {help}"
     return dataclasses.replace(row, why=why, missed=True)
 
 

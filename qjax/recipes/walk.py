@@ -42,6 +42,7 @@ class Found:
       times: How often it runs, as far as loops say (a `while` counts once).
       marked: Whether it was quantized by this library.
       number: Which recorded contraction it is, where somebody listened to the tracing.
+      dtypes: Of both operands; empty where `marked`.
     """
 
     op: str
@@ -51,6 +52,7 @@ class Found:
     times: int
     marked: bool = False
     number: int | None = None
+    dtypes: tuple[str, ...] = ()
 
 
 def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -> Iterator[Found]:
@@ -77,7 +79,9 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
             op = op_of(eqn, outside(here))
             # Marked and alone: only what its operands went through before is quantized.
             number = None if mark is None else mark[1]
-            yield Found(op, outside(here), _shapes(eqn), _flops(eqn), times, number=number)
+            dtypes = tuple(v.aval.dtype.name for v in eqn.invars[:2])  # type: ignore[attr-defined]
+            found = Found(op, outside(here), _shapes(eqn), _flops(eqn), times, number=number)
+            yield dataclasses.replace(found, dtypes=dtypes)
             continue
         yield from _inside(eqn, here, times)
 
