@@ -23,6 +23,7 @@ from qjax.contraction.outside import needs_variables
 from qjax.contraction.record import enter_region
 from qjax.linen.bare import call_rewritten, is_inside, op_of, refuse_packed
 from qjax.linen.noise import STREAM, noise_of
+from qjax.linen.pickling import reducing
 from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
 from qjax.linen.variables import LayerVariables
 from qjax.recipes import Recipe
@@ -54,10 +55,12 @@ def quantize_class(
     already takes the new recipe in place of its own.
     """
     base = cls.__mro__[1] if _RECIPE in cls.__dict__ else cls
+    again = functools.partial(quantize_class, base, recipe, diagnostics=diagnostics)
     namespace: dict[str, Any] = {
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
+        "__reduce_ex__": reducing(base, again),
         _RECIPE: recipe,
     }
     for name in _methods(base):

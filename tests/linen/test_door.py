@@ -1,6 +1,8 @@
 """The linen door quantizes exactly where asked: inside what lifts and traces, beside models
 that nobody quantized, in either order."""
 
+import copy
+import pickle
 import threading
 
 import chex
@@ -38,6 +40,25 @@ def test_a_module_computes_what_its_layers_compute_by_hand(make):
     expected = jax.jit(by_hand, static_argnums=2)(VARIABLES["params"], X, Policy.all(MXFP8))
     np.testing.assert_array_equal(forward(model, VARIABLES), expected)
     assert not jnp.array_equal(expected, forward(MLP(), VARIABLES))
+
+
+@qjax.quantize("mxfp4")
+class Decorated(MLP):
+    """Its name is that of the quantized class."""
+
+
+@pytest.mark.parametrize(
+    "model", [qjax.quantize(MLP(width=32, name="x"), "int8"), Decorated(), Parent(Decorated)]
+)
+def test_a_quantized_module_is_pickled_with_its_recipe_and_fields(model):
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert [getattr(again, name) for name in model.__dataclass_fields__] == [
+            getattr(model, name) for name in model.__dataclass_fields__
+        ]
+        assert str(qjax.report(again, X)) == str(qjax.report(model, X))
+    if model.name == "x":
+        variables = model.init(jax.random.key(0), X)
+        np.testing.assert_array_equal(forward(again, variables), forward(model, variables))
 
 
 def test_identity_recipe_equals_the_plain_model_bit_for_bit():
