@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from qjax._typing import Array, PyTree
+from qjax.contraction.absent import folded
 from qjax.contraction.variables import DIAGNOSTICS, PENALTIES
 from qjax.recipes import stored
 from qjax.recipes.ledger import PARAMS
@@ -30,6 +31,10 @@ def shard_map(
     manual: Any = params.get("manual_axes", params.get("newly_manual_axes"))
     names = tuple(sorted(manual))
     many = math.prod(params["mesh"].shape[name] for name in names)
+    checked = params["check_vma"]
+    # Where JAX does not know what differs, it is what comes in split.
+    split = {name for spec in params["in_specs"] for name in _axes_of(spec)}
+    apart = [name for name in names if checked or name in split]
     noise, given = place.given
     held = given or {}
     shared = {name: held[name] for name in held if name == PARAMS}
@@ -38,10 +43,7 @@ def shard_map(
     def body(noise: Any, shared: Any, moving: Any, *args: Any) -> Any:
         own = jax.tree.map(lambda x: x[0], moving)
         here = place.inside((noise, {**shared, **own}))
-        for name in names if here.noise is not None else ():
-            # Each device rounds its own part: the same noise on all would be correlated.
-            noise_here = here.noise.folded(jax.lax.axis_index(name))  # type: ignore[union-attr]
-            here = dataclasses.replace(here, noise=noise_here)
+        here = dataclasses.replace(here, devices=(*place.devices, *apart), checked=checked)
         program: ClosedJaxpr | Any = params["jaxpr"]
         program = program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ())
         out = stored.arrays(rewriter.run(program, args, roles, here))
@@ -54,10 +56,36 @@ def shard_map(
         in_specs=(jax.P(), jax.P(), each, *params["in_specs"]),
         out_specs=(list(params["out_specs"]), each),
         axis_names=set(names),
-        check_vma=params["check_vma"],
+        check_vma=checked,
     )(noise, shared, _spread(moving, many), *args)
     place.close({name: _joined(name, taken[name], held, many) for name in taken})
     return out
+
+
+def _axes_of(spec: Any) -> list[str]:
+    """Names of the mesh axes along which an array is split."""
+    return [name for part in spec for name in (part if isinstance(part, tuple) else (part,))]
+
+
+def key_of(place: Place, path: str, operands: Sequence[Any]) -> Any:
+    """The key of the noise of the next contraction at `path`.
+
+    Devices that round parts of their own draw noise of their own, which would be correlated
+    otherwise; those that compute the same thing all draw the same, so that it stays the same.
+    """
+    assert place.noise is not None
+    key = place.noise.draw(path)
+    for name in place.devices:
+        if not place.checked or any(name in _varying(x) for x in jax.tree.leaves(operands)):
+            key = folded(key, jax.lax.axis_index(name))
+    return key
+
+
+def _varying(x: Array) -> frozenset[str]:
+    """Axes of a mesh along which devices hold different values of `x`."""
+    known = jax.typeof(x)
+    kind = getattr(known, "manual_axis_type", None)  # Called `vma` in other versions of JAX.
+    return known.vma if kind is None else kind.varying
 
 
 def _spread(moving: dict[str, PyTree], many: int) -> dict[str, PyTree]:

@@ -39,6 +39,8 @@ class Place:
       backward: Whether it belongs to the backward rule of a `jax.custom_vjp`.
       ledger: What it learns and remembers; None where nothing does.
       wanted: What is to be replaced in it.
+      devices: Axes of a mesh along which each device runs it by itself.
+      checked: Whether JAX knows which of these a value differs along.
     """
 
     scopes: tuple[str, ...] = ()
@@ -47,6 +49,8 @@ class Place:
     backward: bool = False
     ledger: Ledger | None = None
     wanted: Wanted = Wanted()
+    devices: tuple[str, ...] = ()
+    checked: bool = False
 
     @property
     def given(self) -> PyTree:

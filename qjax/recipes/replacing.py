@@ -11,6 +11,7 @@ from qjax.contraction import Policy, conv_general_dilated, dot_general, einsum
 from qjax.contraction.ragged import ragged_dot_general
 from qjax.contraction.record import site
 from qjax.recipes import stored
+from qjax.recipes.devices import key_of
 from qjax.recipes.places import Place
 from qjax.recipes.roles import Role
 from qjax.recipes.walk import op_of
@@ -57,7 +58,7 @@ def contract(
     exchanged = is_exchanged(eqn, place.scopes)
     policy, swap = _for_roles(decision.policy, roles[0], roles[1], exchanged)
     noisy = place.noise is not None and decision.policy.stochastic
-    key = place.noise.draw(decision.path) if noisy else None  # type: ignore[union-attr]
+    key = key_of(place, decision.path, operands[:2]) if noisy else None
     settings = {"policy": policy, "key": key, "variables": place.ledger}
     with site(decision.path, decision.rule, decision.op or op_of(eqn, place.scopes)):
         if swap and can_exchange(eqn):

@@ -240,6 +240,24 @@ def test_noise_differs_by_place_and_iteration_and_not_by_call(operands):
     assert not jnp.array_equal(out[0], rewritten(x, w, key=jax.random.key(1))[0])
 
 
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_devices_draw_noise_of_their_own_for_what_is_their_own(operands, check_vma):
+    """Equal parts are rounded differently along "split", and what is the same stays so."""
+    x, w = operands
+    mesh = jax.make_mesh((2, 2), ("split", "same"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    spec = jax.P("split")
+    f = jax.shard_map(
+        plain, mesh=mesh, in_specs=(spec, jax.P()), out_specs=spec, check_vma=check_vma
+    )
+    out = jax.jit(rewrite(f, always(NOISY)))(jnp.concatenate([x, x]), w, key=jax.random.key(0))
+    assert not jnp.array_equal(*jnp.split(out, 2))
+    held = {}
+    for shard in out.addressable_shards:
+        held.setdefault(shard.index[0].start or 0, []).append(shard.data)
+    for one, other in held.values():
+        chex.assert_trees_all_equal(jax.device_get(one), jax.device_get(other))
+
+
 def test_another_layer_changes_no_noise_but_its_own(operands):
     x, w = operands
 
