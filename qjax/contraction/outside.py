@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array, Key
-from qjax.contraction import facts
+from qjax.contraction import casts, facts
 from qjax.contraction.accumulators import FloatAccumulator, IntegerAccumulator
 from qjax.contraction.axes import Leg, OperandAxes
 from qjax.contraction.choosing import Chosen
@@ -21,7 +21,7 @@ from qjax.contraction.legs import Call, transformed
 from qjax.contraction.operands import Estimated, Operand
 from qjax.contraction.plans import plan
 from qjax.contraction.policy import Gemm, Policy
-from qjax.contraction.record import BEFORE
+from qjax.contraction.record import BEFORE, MAPPED
 from qjax.contraction.settling import settle
 from qjax.contraction.variables import Variables
 from qjax.quantizer import Quantizer
@@ -100,10 +100,21 @@ def _moved(
     if policy.fwd.transform is None:
         return policy, operands
     # What learns sees transformed values, so that its gradients are of these too.
+    static, numbers = casts.split(policy.fwd)
     with jax.named_scope(BEFORE):
-        first, second = transformed(call, "fwd", policy.fwd, operands)
+        operands = _mapped(dataclasses.replace(call, key=None), static, numbers, *operands)
     policy = dataclasses.replace(policy, fwd=dataclasses.replace(policy.fwd, transform=None))
-    return policy, (first.astype(operands[0].dtype), second.astype(operands[1].dtype))
+    return policy, operands
+
+
+def _mapped_here(call, static, numbers, lhs, rhs):
+    first, second = transformed(call, "fwd", casts.merge(static, numbers), (lhs, rhs))
+    return first.astype(lhs.dtype), second.astype(rhs.dtype)
+
+
+# A call of this name, so that weights can be followed through it: it takes both operands last.
+_mapped_here.__name__ = MAPPED
+_mapped = jax.jit(_mapped_here, static_argnums=1)
 
 
 def _slot(

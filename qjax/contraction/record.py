@@ -22,6 +22,7 @@ from qjax.contraction.policy import Policy
 SCOPE = "qjax"
 # What is done to operands before a contraction; products in there are none of the model's.
 BEFORE = "qjax-operands"
+MAPPED = "qjax-mapped"  # The call in there that takes both operands and gives them transformed.
 _numbers = itertools.count()
 
 

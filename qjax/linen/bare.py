@@ -16,6 +16,7 @@ import numpy as np
 from qjax.contraction import Policy
 from qjax.contraction.outside import needs_variables
 from qjax.linen.seams import Choice
+from qjax.recipes.ledger import Ledger, OnlyOne
 from qjax.recipes.rewrite import Decision, rewrite
 from qjax.recipes.roles import Role
 from qjax.recipes.stored import check_wanted, is_stored
@@ -100,7 +101,9 @@ def call_rewritten(
         arrays = [x for x, moves in zip(leaves, arrays_of) if moves]
         ledger = None
         if choice.variables.diagnose or needs_variables(choice.policy):
-            ledger = choice.variables.ledger()
+            # A layer with a seam has made its values without a program around them.
+            seam = isinstance(module, tuple(_WITH_SEAM))
+            ledger = choice.variables.ledger(OnlyOne if seam else Ledger)
         out = rewritten(arrays, noise=choice.noise, roles=roles, ledger=ledger)
         if ledger is not None:
             choice.variables.take(ledger)

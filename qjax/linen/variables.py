@@ -87,10 +87,10 @@ class LayerVariables:
             self._scope.put_variable(DIAGNOSTICS, name, make())
         return self._scope.get_variable(DIAGNOSTICS, name)
 
-    def ledger(self) -> Ledger:
+    def ledger(self, kind: type[Ledger] = Ledger) -> Ledger:
         """The values of a layer that is traced and rewritten; to be made while it is built."""
         if self.layer.is_initializing():
-            return Ledger(None, diagnose=self.diagnose)
+            return kind(None, diagnose=self.diagnose)
         scope = self._scope
         held = {"params": scope.get_variable("params", QUANT, {})}
         for name in MOVING:
@@ -99,7 +99,7 @@ class LayerVariables:
             held.pop(DIAGNOSTICS)
         if not scope.is_mutable_collection(QUANT):
             held[QUANT] = jax.lax.stop_gradient(held[QUANT])
-        return Ledger(held, diagnose=self.diagnose and DIAGNOSTICS in held)
+        return kind(held, diagnose=self.diagnose and DIAGNOSTICS in held)
 
     def take(self, ledger: Ledger) -> None:
         """Keeps what a rewritten layer has made, or moved on."""

@@ -52,7 +52,7 @@ class Ledger:
     def opened(self, given: PyTree) -> "Ledger":
         """A ledger like this one, of other values at the same names."""
         given = None if self.building else given
-        return Ledger(given, diagnose=self.diagnose, absent=self.absent)
+        return type(self)(given, diagnose=self.diagnose, absent=self.absent)
 
     def child(self, name: str) -> "Ledger":
         """The ledger of a contraction or construct."""
@@ -109,3 +109,16 @@ class Ledger:
                 "given. Make the values anew with `init` on arguments of these shapes."
             )
         return held[name]
+
+
+class OnlyOne(Ledger):
+    """The values of the only contraction of a program, which bear no name of its place."""
+
+    def child(self, name: str) -> Ledger:
+        """The ledger of that contraction, or of the construct that it stands in."""
+        return self.opened(self.given)
+
+    def join(self, name: str, taken: Mapping[str, Any]) -> None:
+        """Takes in what it has taken."""
+        for collection, values in taken.items():
+            self.taken.setdefault(collection, {}).update(values)

@@ -12,7 +12,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from qjax._typing import Shape
-from qjax.contraction.record import Contraction, Heard, listen
+from qjax.contraction.record import MAPPED, Contraction, Heard, listen
 from qjax.recipes.roles import Role, Roles, scan_inputs
 from qjax.recipes.stored import MOVES, slices
 from qjax.recipes.walk import CONTRACTIONS, is_rule, live, mark_of, scopes_of
@@ -72,12 +72,13 @@ class Uses:
     Attributes:
       contractions: Arguments that are operands of quantized contractions.
       others: What else reads an argument: its number, and the name of the operation.
-      computed: Contractions that quantize what is computed from weights, not moved.
+      computed: Contractions that quantize what is computed from weights, not moved, and which of
+        their operands it is.
     """
 
     contractions: list[Use] = dataclasses.field(default_factory=list)
     others: list[tuple[int, str]] = dataclasses.field(default_factory=list)
-    computed: list[Contraction] = dataclasses.field(default_factory=list)
+    computed: list[tuple[Contraction, int]] = dataclasses.field(default_factory=list)
 
 
 def find(function: Callable[..., Any], weights: Any, *inputs: Any) -> Uses:
@@ -136,6 +137,8 @@ class _Walker:
         if name in MOVES and all(operands):
             return [tuple(_moved(eqn, track) for tracks in operands for track in tracks)]
         inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+        if eqn.params.get("name") == MAPPED:
+            return operands[-2:]  # The policy of the contraction says what became of them.
         if name in CALLS or name == "custom_jvp_call":
             return self._enter(inner, operands, roles, scopes)
         if name == "cond":
@@ -179,7 +182,7 @@ class _Walker:
                 self.uses.contractions.append(Use(whole, known, side))
             quantizer = (known.policy.fwd.lhs, known.policy.fwd.rhs)[side]
             if not tracks and roles[side] is Role.WEIGHT and quantizer is not None:
-                self.uses.computed.append(known)
+                self.uses.computed.append((known, side))
 
 
 def _of(tracks: dict[Any, Tracks], variables: Sequence[Any]) -> list[Tracks]:

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 
 from qjax._typing import Key, PyTree
+from qjax.contraction.record import Contraction
 from qjax.recipes import Recipe
 from qjax.recipes.weights import Uses, find
-from qjax.serving.plans import Plan, Unpackable, by_shape, is_packable, plan
+from qjax.serving.plans import Plan, Unpackable, by_shape, is_packable, only, plan
 from qjax.serving.sizes import name_of
 
 
@@ -60,8 +61,8 @@ def _plans(leaves: Sequence[Any], uses: Uses, key: Key | None) -> tuple[dict[int
     """How leaves are packed, by their numbers, and what stands against it for the others."""
     plans: dict[int, Plan] = {}
     problems = [
-        f"{known.path or '(top)'} ({known.op}): its weight is computed, not moved, from variables"
-        for known in uses.computed
+        f"{known.path or '(top)'} ({known.op}): {_why_computed(known, side)}"
+        for known, side in uses.computed
     ]
     for n, (path, leaf) in enumerate(leaves):
         own = [use for use in uses.contractions if use.track.leaf == n]
@@ -74,6 +75,15 @@ def _plans(leaves: Sequence[Any], uses: Uses, key: Key | None) -> tuple[dict[int
         except Unpackable as error:
             problems.append(f"{name_of(path)}: {error}")
     return plans, problems
+
+
+def _why_computed(known: Contraction, side: int) -> str:
+    """Why a weight does not come to its contraction as it is stored."""
+    try:
+        only((known.policy.fwd.lhs, known.policy.fwd.rhs)[side])
+    except Unpackable as error:
+        return str(error)
+    return "its weight is computed, not moved, from variables"
 
 
 def pack_by_names(variables: PyTree, recipe: Recipe, *, key: Key | None = None) -> PyTree:

@@ -219,7 +219,7 @@ def only(slot: Any) -> Quantizer:
       Unpackable: If it is something else, which splits, learns or remembers.
     """
     if not isinstance(slot, Quantizer) or slot.calibration.stateful:
-        raise Unpackable(f"{slot!r} makes more of it than one packed tensor")
+        raise Unpackable(f"{slot!r} makes more of its weight than one packed tensor")
     return slot
 
 

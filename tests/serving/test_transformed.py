@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import qjax
-from qjax import Gemm, Policy, Recipe, Rule
+from qjax import Gemm, Policy, Quantizer, Recipe, Rule, calibration, operands
 from qjax.contraction import Hadamard, Permutation, Smoothing
 from qjax.serving import load, save
 
@@ -142,3 +142,24 @@ def test_gradients_of_the_other_operand_see_the_weight_transformed_back():
     np.testing.assert_allclose(gradient, jnp.ones((3, 16)) @ kernel.T, atol=0.02)
     stored = tensors["params"]["layers_0"]["kernel"].decode()
     assert jnp.max(jnp.abs(jnp.ones((3, 16)) @ stored.T - gradient)) > 0.1
+
+
+REMEMBERING = Quantizer("int8_tensor", calibration=calibration.Delayed(length=4))
+
+
+@pytest.mark.parametrize("transform", [None, SPUN])
+@pytest.mark.parametrize("activations", [operands.LSQ(bits=4), REMEMBERING])
+def test_packed_weights_stand_beside_activations_that_learn_or_remember(transform, activations):
+    chosen = Policy(fwd=Gemm(activations, "int4_channel", transform=transform))
+    model = qjax.quantize(DENSE, chosen)
+    variables = model.init(KEY, X)
+    tensors = qjax.pack(variables, chosen, model=DENSE, inputs=(X,))
+    assert isinstance(tensors["params"]["layers_0"]["kernel"], qjax.QTensor)
+    run = jax.jit(lambda v: model.apply(v, 2 * X, mutable=["quant"]))
+    jax.tree.map(np.testing.assert_array_equal, run(tensors), run(variables))
+
+
+def test_a_weight_that_is_trained_is_said_to_be_the_reason():
+    variables = qjax.quantize(DENSE, "lsq4").init(KEY, X)
+    with pytest.raises(ValueError, match=r"layers_0 \(dot_general\): LSQ\(.* more of its weight"):
+        qjax.pack(variables, "lsq4", model=DENSE, inputs=(X,))
