@@ -120,17 +120,15 @@ def pack(
         y = qjax.quantize(model, recipe).apply(packed, x)
 
     The model is traced, never run, to see which leaves are weights of which contraction.
-    Without `model` only what names and shapes decide is packed: matrices called "kernel".
-    Weights that the recipe transforms forward (a Hadamard transform with a seed, a permutation
-    or smoothing scales found beforehand) are transformed first, and say so (`QTensor.basis`).
+    Weights that the recipe transforms forward are transformed first, and say so (`QTensor.basis`).
 
     Args:
       variables: Variables of a linen module, or their shapes under `jax.eval_shape`; an nnx
         module; or the first argument of a function, weights in a pytree.
       recipe: As for `quantize`.
-      model: The linen module or the function. An nnx module is its own model.
-      inputs: Example inputs in a tuple: arrays or `jax.ShapeDtypeStruct`. Arrays that the
-        model takes by name come in a dictionary.
+      model: The linen module or the function; an nnx module is its own. Without it only what
+        names and shapes decide is packed: matrices called "kernel".
+      inputs: Example inputs, arrays or `jax.ShapeDtypeStruct`: a tuple, or a dictionary by name.
       key: Key of the noise, where the recipe rounds weights stochastically.
       strict: Whether to raise where a weight that a rule quantizes cannot be packed; if not,
         it stays an array, a warning says so, and it is quantized at every call.
@@ -147,19 +145,19 @@ def pack(
     chosen, settings = recipes.get(recipe), {"key": key, "strict": strict}
     if isinstance(inputs, dict):
         inputs, kwargs = (), {**kwargs, **inputs}
-    if model is None:
-        return _pack_alone(variables, chosen, inputs, settings, kwargs)
-    door = _door(model, "pack")
-    options = {"weights": 0} if door.__name__ == "qjax.functions" else {}
-    apply = door.program(door.quantize(model, chosen, **options), **kwargs)
-    return importlib.import_module("qjax.serving").pack(apply, variables, inputs, **settings)
+    return _packed(variables, chosen, model, inputs, settings, kwargs)
 
 
-def _pack_alone(
-    variables: Any, recipe: Recipe, inputs: Any, settings: dict[str, Any], kwargs: dict[str, Any]
+def _packed(
+    variables: Any, recipe: Recipe, model: Any, inputs: Any, settings: Any, kwargs: dict[str, Any]
 ) -> Any:
-    """Packs what is its own model, or speaks for itself by names."""
+    """Packs the weights of a model, of what is its own, or what speaks for itself by names."""
     serving = importlib.import_module("qjax.serving")
+    if model is not None:
+        door = _door(model, "pack")
+        options = {"weights": 0} if door.__name__ == "qjax.functions" else {}
+        apply = door.program(door.quantize(model, recipe, **options), **kwargs)
+        return serving.pack(apply, variables, inputs, **settings)
     if isinstance(variables, dict):
         return serving.pack_by_names(variables, recipe, key=settings["key"])
     door = _door(variables, "pack")

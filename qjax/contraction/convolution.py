@@ -143,16 +143,9 @@ def conv_general_dilated(
     Args:
       lhs: Array of floating point: the images.
       rhs: Array of floating point: the kernel.
-      window_strides: As in JAX, like the arguments below.
+      window_strides: As in JAX, like all arguments from here to `out_sharding`.
       padding: "SAME", "VALID", or pairs of numbers.
-      lhs_dilation: Dilation of the images.
-      rhs_dilation: Dilation of the kernel.
-      dimension_numbers: Which axes are batch, features and space.
-      feature_group_count: Groups of features.
-      batch_group_count: Groups of the batch.
-      precision: As in JAX.
-      preferred_element_type: Dtype of the result.
-      out_sharding: As in JAX.
+      lhs_dilation: Of the images; `rhs_dilation` is of the kernel.
       policy: How the six operands are quantized.
       key: Key of the noise, needed where `policy` rounds stochastically.
       variables: What its operands learn and remember, needed where they do.
@@ -166,25 +159,28 @@ def conv_general_dilated(
     """
     shapes = shape_of(lhs), shape_of(rhs)
     numbers = jax.lax.conv_dimension_numbers(*shapes, dimension_numbers)
-    ones = (1,) * (len(shapes[0]) - 2)
-    within = tuple(rhs_dilation or ones)
-    if isinstance(padding, str):
-        padding = _padding(*shapes, numbers, window_strides, within, padding)
-    pairs = tuple((int(low), int(high)) for low, high in padding)
-    space = (tuple(window_strides), pairs, tuple(lhs_dilation or ones), within, numbers)
+    space = _space(*shapes, numbers, window_strides, padding, lhs_dilation, rhs_dilation)
     groups = (feature_group_count, batch_group_count)
-    op = Convolution(*space, *groups, precision, preferred_element_type, out_sharding)
+    op = Convolution(*space, numbers, *groups, precision, preferred_element_type, out_sharding)
     return checked("conv_general_dilated", op, lhs, rhs, policy, key, variables=variables)
 
 
-def _padding(
+def _space(
     lhs: Shape,
     rhs: Shape,
     numbers: jax.lax.ConvDimensionNumbers,
     strides: Sequence[int],
-    dilation: Sequence[int],
-    padding: str,
-) -> Sequence[tuple[int, int]]:
-    window = [rhs[i] for i in numbers.rhs_spec[2:]]
-    reach = [(n - 1) * d + 1 if n else 0 for n, d in zip(window, dilation)]
-    return jax.lax.padtype_to_pads([lhs[i] for i in numbers.lhs_spec[2:]], reach, strides, padding)
+    padding: Padding,
+    lhs_dilation: Sequence[int] | None,
+    rhs_dilation: Sequence[int] | None,
+) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...], tuple[int, ...]]:
+    """How windows move: strides, padding in numbers, and the dilations of both operands."""
+    ones = (1,) * (len(lhs) - 2)
+    within = tuple(rhs_dilation or ones)
+    if isinstance(padding, str):
+        window = [rhs[i] for i in numbers.rhs_spec[2:]]
+        reach = [(n - 1) * d + 1 if n else 0 for n, d in zip(window, within)]
+        sizes = [lhs[i] for i in numbers.lhs_spec[2:]]
+        padding = jax.lax.padtype_to_pads(sizes, reach, strides, padding)
+    pairs = tuple((int(low), int(high)) for low, high in padding)
+    return tuple(strides), pairs, tuple(lhs_dilation or ones), within

@@ -3,6 +3,29 @@
 A name such as `cb42f1346_e2m3fnuz` says: indices of 4 bits, a choice of 2 bits, the pattern of a
 4-bit float moved down the number line of e2m3 by 1, 3, 4 and 6 places. Tables are symmetric and
 hold zero.
+
+A name is `cb<index bits><choice bits><clauses>_<eXmY>[_label]` with as many tables as the
+choice has values; the compute type's bias is `2**(X - 1) - 1` unless `bN` says otherwise.
+Without clauses the codebook is generic, and `Blank.fill` gives it its tables. A clause is a
+pattern, digits, and for `f` and `i` perhaps `e` and digits:
+
+- `f` and `i`: the positive values of a float with two exponent bits, or of an integer, of the
+  width of the index, in the top binade; each digit instead moves them down so many places
+  from the top of the line. Of three bits they are 1, 2, 4 and 1, 2, 3.
+- `e` and digits: the pattern halved so many times (`e` alone: `e01`).
+- `p` and `s`: a first digit for the distance in places between the largest two (1 where there
+  is none), which grows by one from number to number (`p`) or stays (`s`), and digits to move
+  it down from the top.
+
+TensorCast's text, its sample of code and its code differ on `p` with a first digit above 1
+(distances n, n + 1, n + 2; n, 2n, 3n; all equal but the first) and its table of `i` of three
+bits is that of `f`: here the text is followed, and what it says an integer is.
+
+`icb<4><choice bits><clauses>` is the form of its earlier versions: `f` and `i` take one digit,
+the place of the first table; `p` and `s` a digit, one less than the distance, and another for
+that place. Each clause gives an equal share of the tables, each one place below the last, or
+two where there is more than one bit of choice and a binade has more places than the clause
+tables. What moves down past the smallest number becomes zero.
 """
 
 import re
@@ -21,28 +44,7 @@ FIRST = re.compile(r"([fips])(\d?)(\d?)")
 def codebook(name: str) -> Choice | Blank | None:
     """Returns the tables of a codebook's name, None where it is not of that form.
 
-    A name is `cb<index bits><choice bits><clauses>_<eXmY>[_label]` with as many tables as the
-    choice has values; the compute type's bias is `2**(X - 1) - 1` unless `bN` says otherwise.
-    Without clauses the codebook is generic, and `Blank.fill` gives it its tables. A clause is a
-    pattern, digits, and for `f` and `i` perhaps `e` and digits:
-
-    - `f` and `i`: the positive values of a float with two exponent bits, or of an integer, of the
-      width of the index, in the top binade; each digit instead moves them down so many places
-      from the top of the line. Of three bits they are 1, 2, 4 and 1, 2, 3.
-    - `e` and digits: the pattern halved so many times (`e` alone: `e01`).
-    - `p` and `s`: a first digit for the distance in places between the largest two (1 where there
-      is none), which grows by one from number to number (`p`) or stays (`s`), and digits to move
-      it down from the top.
-
-    TensorCast's text, its sample of code and its code differ on `p` with a first digit above 1
-    (distances n, n + 1, n + 2; n, 2n, 3n; all equal but the first) and its table of `i` of three
-    bits is that of `f`: here the text is followed, and what it says an integer is.
-
-    `icb<4><choice bits><clauses>` is the form of its earlier versions: `f` and `i` take one digit,
-    the place of the first table; `p` and `s` a digit, one less than the distance, and another for
-    that place. Each clause gives an equal share of the tables, each one place below the last, or
-    two where there is more than one bit of choice and a binade has more places than the clause
-    tables. What moves down past the smallest number becomes zero.
+    The module's first lines say what a name says.
 
     Raises:
       ValueError: If the patterns are not as many as the choices, or leave the number line.

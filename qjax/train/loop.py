@@ -4,6 +4,7 @@ Everything that happens on the host happens here, between two chunks. What one s
 `qjax.train.step`; how chunks become programs is `qjax.train.programs`.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -55,11 +56,7 @@ def run(
       checkpoints: Where to save the state every so many steps, at the end and on a signal.
       placement: Where batches lie on several devices; `state` must be placed by it too.
       progress: The display; None: silent.
-      items: Counts what `per_second` counts in a batch; by default the elements of its
-        `targets`, or of its first leaf's first axis.
-
-    Returns:
-      The result of the whole run.
+      items: Counts what `per_second` counts in a batch; None: its `targets`, or its samples.
 
     Raises:
       Interrupted: After a signal, once the chunk is finished and written. Left alone, it ends
@@ -68,30 +65,59 @@ def run(
       ValueError: If `steps` or `chunk` is not positive.
     """
     _check_positive(steps=steps, chunk=chunk)
-    record = _record(step, metrics)
-    programs = Programs(step, chunk, placement)
-    save_every = None if checkpoints is None else checkpoints.every
+    looks = _Looks(steps, items or _count, evaluate, evaluate_every, checkpoints)
+    programs, record = Programs(step, chunk, placement), _record(step, metrics)
     display = progress if progress is not None and distributed.first() else Silent()
-    at = int(state.step)
     with display, Watch() as watch:
-        while at < steps:
-            stop = programs.stop(at, steps, *_multiples(at, evaluate_every, save_every))
-            if line := programs.changes(at):
-                display.say(line)
-            state = _advance(programs, record, state, batches, at, stop, items or _count)
-            at = stop
-            display.update(at, record.history["loss"][-1], record.speeds[-1])
-            signal = distributed.agreed(watch.received)
-            if evaluate is not None and signal is None and _due(at, steps, evaluate_every):
-                record.evaluation(evaluate(state))
-                display.say(f"step {at}: held-out loss {record.evaluations[-1].loss:.4f}")
-            if checkpoints is not None and (signal or _due(at, steps, save_every)):
-                _save(checkpoints, state, batches, record.held_out(at))
-            if signal is not None and at < steps:
-                display.say(f"stopped by a signal after step {at} of {steps}")
-                if checkpoints is not None:
-                    checkpoints.wait()
-                raise Interrupted(record.result(state, programs.compile_seconds), signal)
+        return _train(programs, record, state, batches, looks, display, watch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Looks:
+    """What the host does between two chunks; the attributes are the arguments of `run`."""
+
+    steps: int
+    items: Callable[[PyTree], int]
+    evaluate: Callable[[State], Evaluation] | None
+    evaluate_every: int | None
+    checkpoints: Checkpoints | None
+
+    @property
+    def save_every(self) -> int | None:
+        return None if self.checkpoints is None else self.checkpoints.every
+
+
+def _train(
+    programs: Programs,
+    record: Record,
+    state: State,
+    batches: Batches,
+    looks: _Looks,
+    display: Progress,
+    watch: Watch,
+) -> Result:
+    """Runs chunk after chunk, and looks between them."""
+    at = int(state.step)
+    while at < looks.steps:
+        events = _multiples(at, looks.evaluate_every, looks.save_every)
+        stop = programs.stop(at, looks.steps, *events)
+        if line := programs.changes(at):
+            display.say(line)
+        state = _advance(programs, record, state, batches, at, stop, looks.items)
+        at = stop
+        display.update(at, record.history["loss"][-1], record.speeds[-1])
+        signal = distributed.agreed(watch.received)
+        due = _due(at, looks.steps, looks.evaluate_every)
+        if looks.evaluate is not None and signal is None and due:
+            record.evaluation(looks.evaluate(state))
+            display.say(f"step {at}: held-out loss {record.evaluations[-1].loss:.4f}")
+        if looks.checkpoints is not None and (signal or _due(at, looks.steps, looks.save_every)):
+            _save(looks.checkpoints, state, batches, record.held_out(at))
+        if signal is not None and at < looks.steps:
+            display.say(f"stopped by a signal after step {at} of {looks.steps}")
+            if looks.checkpoints is not None:
+                looks.checkpoints.wait()
+            raise Interrupted(record.result(state, programs.compile_seconds), signal)
     return record.result(state, programs.compile_seconds)
 
 

@@ -68,10 +68,8 @@ def sweep(
     """Trains every trial on the same batches and returns one row for each.
 
     Args:
-      trials: What to train. Those that are in the table already, with as many steps, are not
-        trained again.
-      make_step: Maps (recipe, rate) to a step; both may be traced, so it builds, and decides
-        nothing by their values.
+      trials: What to train, but for those that are in the table already with as many steps.
+      make_step: Maps (recipe, rate), which may be traced, to a step; decides nothing by values.
       batches: `batches[t]` is the batch of step `t`, of all trials.
       steps: Steps of every run.
       held_out: Batches that the final loss is measured on.
@@ -82,9 +80,8 @@ def sweep(
       progress: The display.
 
     Returns:
-      Rows in the order of `trials`: the trial's columns, `status` ("ok", or "diverged at step
-      t"), `loss` in the loss's unit (empty where it diverged) with its standard error over
-      batches `loss_se`, `final`, `steps`, `seconds` (of the group, per trial), and versions.
+      A row per trial: its columns, `status` ("ok" or "diverged at step t"), `loss` (empty if so),
+      its standard error over batches `loss_se`, `final`, `steps`, `seconds` per trial, versions.
 
     Raises:
       ValueError: If two trials are the same run, or there are none.
@@ -95,11 +92,8 @@ def sweep(
     with progress or Silent() as display:
         for group in _groups([(n, t) for n, t in zip(names, trials) if n not in done]):
             runner = _Runner([t for _, t in group], make_step, batches, held_out, mesh)
-            size = min(at_once or len(group), len(group))
-            for begin in range(0, len(group), size):
-                part = group[begin : begin + size]
-                results = runner.run([t for _, t in part], size, steps, chunk, display)
-                rows.update((name, row) for (name, _), row in zip(part, results))
+            for named in runner.in_turn(group, at_once, steps, chunk, display):
+                rows.update(named)
                 if table:
                     write_table([*others, *(rows[n] for n in names if n in rows)], table)
     return [rows[name] for name in names]
@@ -190,6 +184,20 @@ class _Runner:
         self.init = jax.jit(jax.vmap(init))
         self.train = jax.jit(jax.vmap(train, (0, 0, 0, None, None)), donate_argnums=2)
         self.evaluate = jax.jit(jax.vmap(evaluate, (0, 0, 0, None)))
+
+    def in_turn(
+        self,
+        group: Sequence[tuple[str, Trial]],
+        at_once: int | None,
+        steps: int,
+        chunk: int,
+        display: Progress,
+    ) -> Iterator[dict[str, Any]]:
+        """Trains all trials, so many at once, and gives the rows of those that are done."""
+        size = min(at_once or len(group), len(group))
+        for begin in range(0, len(group), size):
+            names, trials = zip(*group[begin : begin + size])
+            yield dict(zip(names, self.run(trials, size, steps, chunk, display)))
 
     def run(
         self, trials: Sequence[Trial], size: int, steps: int, chunk: int, display: Progress

@@ -36,7 +36,7 @@ def plan(
     level: float = 0.95,
     seed: int = 0,
 ) -> Plan:
-    """Finds the N, D and format that minimize the loss for a budget.
+    """Finds the N, D and format that minimize the loss for a budget, the best format first.
 
     Args:
         fit: a fitted law of N and D, or published constants (which have no uncertainty).
@@ -46,16 +46,11 @@ def plan(
         formats: names to choose among; the law's labels, or a suitable list, by default.
         constraints: (lowest, highest) for "N", "D" (counts) and "memory" (bytes), None for open.
         inference_tokens: tokens that will be served; each costs a forward pass.
-        serve_bits: bits of the served parameters where they differ from the trained ones; also
-            P_post for laws that read it.
+        serve_bits: of the served parameters, if others; P_post too for laws that read it.
         held: predictors that keep one value whatever the format, such as {"P_a": 16}.
-        draws: draws of the parameters for intervals and probabilities; 0 for none. A bootstrapped
-            fit gives its own draws, at most as many as asked for.
+        draws: of the parameters, for intervals and probabilities; a bootstrap's own at most.
         level: coverage of the intervals.
         seed: fixes the draws of a fit without bootstrap.
-
-    Returns:
-        The plan, best format first.
 
     Raises:
         ValueError: the law does not predict a loss from N and D, a format or an option is not
@@ -63,10 +58,15 @@ def plan(
     """
     _refuse_other_laws(fit.law)
     _refuse_options(level, serve_bits)
-    model, limits = read_cost(cost), dict(constraints or {})
+    limits = dict(constraints or {})
     budget = Budget(compute=float(compute), served=float(inference_tokens), limits=limits)
     chosen = candidates(fit.law, formats, _held(fit.law, held, serve_bits))
-    sample = _sample(fit, draws, seed)
+    sample, model = _sample(fit, draws, seed), read_cost(cost)
+    return _planned(fit, chosen, sample, budget, model, serve_bits, level)
+
+
+def _planned(fit, chosen, sample, budget, model, serve_bits, level) -> Plan:
+    """Returns the plan over the candidates, with what speaks against trusting it."""
     choices = _choices(fit, chosen, sample, budget, model, serve_bits, level)
     _refuse_unaffordable(choices, budget)
     return Plan(
@@ -77,7 +77,7 @@ def plan(
         level=level,
         draws=len(next(iter(sample.values()))) if sample else 0,
         warnings=(*doubts_of_fit(fit), *extrapolations(fit, choices[0], chosen)),
-        notes=assumptions(model, choices, limits),
+        notes=assumptions(model, choices, budget.limits),
     )
 
 
