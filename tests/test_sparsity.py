@@ -70,6 +70,32 @@ def test_magnitudes_below_the_smallest_normal_are_compared_too():
     assert mask.tolist() == [False, True, False, True]
 
 
+@pytest.mark.parametrize(("kept", "group"), [(2, 4), (3, 8), (9, 20)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_nan_infinities_and_equals_are_ranked_by_their_bits_along_any_axis(kept, group, axis):
+    values = np.float32([0, -0.0, 1, -1, 2, np.inf, -np.inf, np.nan, -np.nan, 1e-40])
+    x = np.random.default_rng(group).choice(values, (3 * group + 2, 3 * group + 2))
+    type = qtypes.QType("float32", sparsity=qtypes.Sparsity(kept, group))
+    found = np.moveaxis(np.asarray(Quantizer(type).kept(jnp.asarray(x), contract=(axis,))), axis, 1)
+    sizes = np.moveaxis(x.view(np.int32) & 0x7FFFFFFF, axis, 1).astype(np.int64)
+    for start in range(0, sizes.shape[1], group):
+        part = sizes[:, start : start + group]
+        order = np.argsort(-part, axis=1, kind="stable")[:, :kept]
+        expected = np.zeros(part.shape, bool)
+        np.put_along_axis(expected, order, True, axis=1)
+        np.testing.assert_array_equal(found[:, start : start + group], expected)
+
+
+@pytest.mark.parametrize("split", [("d", None), (None, "d")])
+def test_what_an_explicit_mesh_splits_is_grouped_too(split):
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*split))
+    quantizer = Quantizer("int8:float32_t0n2m4")
+    with jax.set_mesh(mesh):
+        found = quantizer.kept(jax.device_put(X, place))
+    np.testing.assert_array_equal(found, quantizer.kept(X))
+
+
 @pytest.mark.parametrize("qtype", SPARSE.values(), ids=NAMES)
 def test_what_is_kept_is_what_the_dense_type_makes_of_it(qtype):
     """Scales are those of the whole tile, so that nothing else changes, and signs stay."""

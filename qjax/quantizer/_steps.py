@@ -14,7 +14,6 @@ from qjax._typing import Array
 from qjax.apart import apart
 from qjax.formats import INFINITY, Choice
 from qjax.qtensor import QTensor
-from qjax.qtypes import Sparsity
 from qjax.quantizer import _affine, _choices, _made, _scales
 from qjax.tiling import Layout
 
@@ -91,15 +90,7 @@ def pruned(quantizer: Any, x: Array, layout: Layout) -> Array:
     magnitude, which is always kept, nothing would change.
     """
     sparsity = quantizer.qtype.sparsity
-    return x if sparsity is None else _kept_apart(x, sparsity, layout)
-
-
-def _kept(x: Array, sparsity: Sparsity, layout: Layout) -> Array:
-    return jnp.where(qtensor.kept(x, sparsity, layout), x, 0)
-
-
-# What is kept is found once, not again wherever an element is looked at.
-_kept_apart = apart(_kept, static_argnums=(1, 2))
+    return x if sparsity is None else jnp.where(qtensor.kept(x, sparsity, layout), x, 0)
 
 
 def _noise(quantizer: Any, x: Array, key: Any) -> Array | None:
