@@ -49,18 +49,24 @@ def quantize(
       ValueError: If a rule learns or remembers and `example` is None, or if no rule matches;
         when the module is called or differentiated, if that draws noise and `rngs` is None.
     """
-    clone: Any = nnx.clone(module)
-    matching = Matching(recipe)
-    key = _base_key(rngs)
-    layers = [("/".join(map(str, path)), one) for path, one in nnx.iter_modules(clone)]
-    for path, layer in sorted(layers, key=lambda pair: pair[0]):
-        fill(layer, path, matching, key, diagnostics)
-    matching.tell(stacklevel=4)
-    clone.__qjax_recipe__ = nnx.static(recipe)
-    held = [store for store in stores(clone) if store.building]
+    clone, held = _filled(module, recipe, _base_key(rngs), diagnostics)
     if held:
         _make_values(clone, held, recipe, example)
     return clone
+
+
+def _filled(
+    module: nnx.Module, recipe: Recipe, key: Key | None, diagnostics: bool = False
+) -> tuple[Any, list[Store]]:
+    """The module by a recipe, and the stores whose values are still to be made."""
+    clone: Any = nnx.clone(module)
+    matching = Matching(recipe)
+    layers = [("/".join(map(str, path)), one) for path, one in nnx.iter_modules(clone)]
+    for path, layer in sorted(layers, key=lambda pair: pair[0]):
+        fill(layer, path, matching, key, diagnostics)
+    matching.tell(stacklevel=5)
+    clone.__qjax_recipe__ = nnx.static(recipe)
+    return clone, [store for store in stores(clone) if store.building]
 
 
 def _make_values(
@@ -142,11 +148,21 @@ def pack(
       packing: `qjax.serving.pack`, which finds the weights and packs them.
       settings: Its settings; `key` is also what stochastic roundings draw from.
       **kwargs: Passed on to the module.
+
+    Raises:
+      ValueError: If operands learn or remember: a packed module has no values of theirs.
     """
     graph, state = nnx.split(module)
 
     def model(state: Any) -> nnx.Module:
-        return quantize(nnx.merge(graph, state), recipe, rngs=settings["key"])
+        packed, held = _filled(nnx.merge(graph, state), recipe, _base_key(settings["key"]))
+        if held:
+            raise ValueError(
+                f"`pack` was given the recipe {recipe.name!r}, which has operands that learn or "
+                "remember, and a packed nnx module keeps no values of theirs. Give it fixed "
+                "bounds for activations, or pack the variables of a linen module."
+            )
+        return packed
 
     def apply(state: Any, *xs: Any) -> Any:
         return model(state)(*xs, **kwargs)  # type: ignore[operator]

@@ -77,3 +77,9 @@ def test_gradients_reach_what_is_not_packed():
     gradient = jax.grad(lambda x: jnp.sum(packed(x)))(X)
     decoded = packed.kernel.get_value().decode()
     np.testing.assert_allclose(gradient[0, 0], jnp.sum(decoded, 1), rtol=1e-6)
+
+
+def test_activations_that_learn_are_refused_for_what_they_are():
+    learned = qjax.Policy(fwd=qjax.Gemm(qjax.operands.LSQ(bits=8), "mxfp4"))
+    with pytest.raises(ValueError, match=r"`pack` .* learn or remember, and a packed nnx module"):
+        qjax.pack(nnx.Linear(32, 8, rngs=nnx.Rngs(0)), learned, inputs=(X,))
