@@ -52,6 +52,11 @@ def test_block_float_saturates_at_an_exact_power_of_two():
     assert qjax.cast(jnp.array([1.0, 0.5]), "bfp4").tolist() == [0.875, 0.5]
 
 
+@pytest.mark.parametrize("name", ["int8_channel", "uint8_channel", "mxfp8", "e4m3fn_tensor"])
+def test_the_derivative_is_zero_whichever_way_a_cast_is_computed(name):
+    assert not np.any(jax.grad(lambda x: jnp.sum(Quantizer(name).cast(x)))(sample()))
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("qtype", QTYPES, ids=label)
 def test_cast_is_decode_of_encode_eager_jitted_and_traced(qtype, axis):

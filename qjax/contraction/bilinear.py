@@ -13,7 +13,7 @@ import jax
 
 from qjax._typing import Array, Key
 from qjax.apart import apart
-from qjax.contraction import legs, residuals
+from qjax.contraction import legs, residuals, straight
 from qjax.contraction.axes import Leg
 from qjax.contraction.casts import merge, split
 from qjax.contraction.legs import Operation
@@ -135,7 +135,7 @@ def _leg(
 
 
 def _merged(call, leg, static, numbers, implementation, operands, like):
-    return legs.compute(call, leg, merge(static, numbers), implementation, operands, like)
+    return straight.compute(leg, implementation, static, numbers, call, operands, like)
 
 
 _compiled = jax.jit(_merged, static_argnums=(1, 2, 4))

@@ -16,6 +16,7 @@ from qjax.contraction import cancelling, casts, emulation, sampling
 from qjax.contraction.accumulators import IntegerAccumulator
 from qjax.contraction.axes import LEGS, Axes, Labelling, Leg
 from qjax.contraction.execution import execute, role_key
+from qjax.contraction.gridded import OnGrid
 from qjax.contraction.operands import Operand
 from qjax.contraction.plans import REFERENCE, plan
 from qjax.contraction.policy import Gemm, Implementation
@@ -142,22 +143,26 @@ def _product(
     like: Array | None,
 ) -> Array:
     labels = call.labels
-    keys = _keys(call, leg, gemm)
     if isinstance(gemm.accumulator, IntegerAccumulator):
-        return _on_codes(call, leg, gemm, operands, keys, gemm.accumulator)
+        return _on_codes(call, leg, gemm, operands, gemm.accumulator)
     way = plan(implementation, gemm, labels, leg, call.shapes, call.wide)
     if way is not REFERENCE:
         return execute(way, labels, leg, gemm, operands, call.key)
-    first, second = _values(call, leg, gemm, operands, keys)
+    first, second = values(call, leg, gemm, operands)
     if gemm.multiplier is not None and gemm.multiplier.exact and gemm.accumulator is None:
         first, second = gemm.multiplier.prepare(first, second)
     elif gemm.emulated:
         left, right, plain = labels.unfolded(leg, (first, second), call.shapes, call.extra)
         out = emulation.emulate(plain, left, right, gemm.multiplier, gemm.accumulator)
         return _shaped(call, leg, plain, out)
+    return exact(call, leg, (first, second), like)
+
+
+def exact(call: Call, leg: Leg, operands: tuple[Array, Array], like: Array | None) -> Array:
+    """The product of a leg on values as they are, in the wide dtype."""
     wide_like = None if like is None else like.astype(call.wide)
     op = call.op.accumulate(call.wide)
-    return _transposed(op, leg, (first, second), call.extra, wide_like)
+    return _transposed(op, leg, operands, call.extra, wide_like)
 
 
 def _on_codes(
@@ -165,10 +170,10 @@ def _on_codes(
     leg: Leg,
     gemm: Gemm,
     operands: tuple[Array, Array],
-    keys: tuple[Key | None, Key | None],
     accumulator: IntegerAccumulator,
 ) -> Array:
     """The product of a leg on its integer codes."""
+    keys = _keys(call, leg, gemm)
     labels, rest = call.labels, (call.shapes, call.extra)
     quantizers, axes = (gemm.lhs, gemm.rhs), labels.leg(leg)
     (a, s), (b, t) = (
@@ -223,19 +228,13 @@ def _keys(call: Call, leg: Leg, gemm: Gemm) -> tuple[Key | None, Key | None]:
     return lhs, rhs
 
 
-def _values(
-    call: Call,
-    leg: Leg,
-    gemm: Gemm,
-    operands: tuple[Array, Array],
-    keys: tuple[Key | None, Key | None],
-) -> tuple[Array, Array]:
+def values(call: Call, leg: Leg, gemm: Gemm, operands: tuple[Array, Array]) -> tuple[Array, Array]:
     """Both operands of a leg, quantized, decoded and drawn from."""
-    parts = []
+    parts, keys = [], _keys(call, leg, gemm)
     for quantizer, x, axes, key in zip(
         (gemm.lhs, gemm.rhs), operands, call.labels.leg(leg), keys, strict=True
     ):
-        if quantizer is None:
+        if quantizer is None or isinstance(quantizer, OnGrid):
             parts.append((x.astype(call.wide),))
         elif isinstance(quantizer, BitSplit):
             parts.append(casts.parts(quantizer, x, axes, key, call.wide))

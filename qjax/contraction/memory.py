@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from qjax import gradients
 from qjax._typing import Array, PyTree, Shape
 from qjax.contraction import facts
 from qjax.contraction.axes import Axes, Leg
@@ -111,7 +112,8 @@ def recall(
                 quantizer, seen_by, axes, key, way=way, state=state
             )
         if name in memory.states:
-            out[n], following = quantizer.step(x, state, **place, dtype=call.wide)
+            values, following = quantizer.step(x, state, **place, dtype=call.wide)
+            out[n] = gradients.through(x, values)  # For derivatives of this one: see `straight`.
             seen.states[name] = settle(following, state)
             gemm = dataclasses.replace(gemm, **{side: None})
             call = dataclasses.replace(call, decoded=True)

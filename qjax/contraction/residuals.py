@@ -83,7 +83,7 @@ def rounded(policy: Policy) -> dict[tuple[Leg, str], Any]:
 def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
     """What `policy` keeps of the operands."""
     gemm, measured = policy.fwd, ()
-    operands = (lhs, rhs)
+    operands = lhs, rhs = _codes_only((lhs, rhs)) if policy.keeps_codes else (lhs, rhs)
     if gemm.transform is not None:
         static, numbers = casts.split(gemm.transform)
         operands, measured = _mapped(call, static, numbers, legs.stored(gemm), lhs, rhs)
@@ -103,6 +103,20 @@ def keep(call: legs.Call, policy: Policy, lhs: Array, rhs: Array) -> Kept:
     kept, masks = checkpoint_name((kept, masks), SAVED)
     names = (lhs.dtype.name, rhs.dtype.name)
     return Kept(kept[0], kept[1], (masks[0], masks[1]), measured, names)
+
+
+@jax.custom_jvp
+def _codes_only(operands: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The operands of which codes are kept, which a gradient cannot be differentiated in."""
+    return operands
+
+
+@_codes_only.defjvp
+def _(primals: tuple, tangents: tuple) -> Any:
+    raise ValueError(
+        "A gradient was differentiated once more, but its contraction keeps codes of its operands, "
+        "which have no derivative. Take second derivatives with `Policy(residuals='float')`."
+    )
 
 
 def _passing(

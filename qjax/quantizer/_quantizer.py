@@ -4,7 +4,6 @@ What it does to an array is in `_steps.py`.
 """
 
 import dataclasses
-import functools
 import warnings
 from typing import Any
 
@@ -82,7 +81,7 @@ class Quantizer:
         key: Key | None = None,
         dtype: DTypeLike | None = None,
     ) -> Array:
-        """Returns the values that `encode` stores: fake quantization.
+        """Returns the values that `encode` stores: fake quantization, with derivative zero.
 
         Args:
           x: Floating-point array.
@@ -176,7 +175,7 @@ class Quantizer:
         """Runs a compiled `function`; static bits are compiled in, traced ones are arguments."""
         if all(isinstance(leaf, int | float) for leaf in jax.tree.leaves(self)):
             return _compiled(function, self, x, key, state, layout, dtype)
-        return function(self, x, key, state, layout, dtype)
+        return _fixed(function, self, x, key, state, layout, dtype)
 
     def __repr__(self) -> str:
         parts = [repr(self.qtype)]
@@ -190,11 +189,15 @@ class Quantizer:
         return f"Quantizer({', '.join(parts)})"
 
 
-@functools.partial(jax.jit, static_argnames=("function", "quantizer", "layout", "dtype"))
-def _compiled(
+def _fixed(
     function: Any, quantizer: Quantizer, x: Array, key: Any, state: Any, layout: Layout, dtype: Any
 ) -> Any:
+    # The derivative is zero, also where values are rounded by sums, whose derivative is one.
+    x, state = jax.lax.stop_gradient((x, state))
     return function(quantizer, x, key, state, layout, dtype)
+
+
+_compiled = jax.jit(_fixed, static_argnames=("function", "quantizer", "layout", "dtype"))
 
 
 def _flatten(quantizer: Quantizer) -> tuple[tuple, Any]:

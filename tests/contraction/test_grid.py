@@ -232,28 +232,64 @@ def test_precision_and_the_type_of_the_result_are_honoured_when_quantized():
     assert {g.dtype for g in jax.vjp(run, x, y)[1](jnp.ones((3, 5)))} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_second_derivatives_go_forward_over_reverse(by_force):
-    """The gradient of a quantized product is an ordinary function; its derivative is JAX's."""
+def second(product, x, y):
+    """Derivatives of a gradient along a direction, forward and reverse over reverse."""
+    gradient = jax.grad(lambda x, y: jnp.sum(jnp.tanh(product(x, y))), (0, 1))
+    along = (jnp.cos(x), jnp.sin(y))
+
+    def scalar(x, y):
+        return sum(map(jnp.vdot, gradient(x, y), along))
+
+    return jax.jit(lambda: (jax.jvp(gradient, (x, y), along)[1], jax.grad(scalar, (0, 1))(x, y)))()
+
+
+def straight(names):
+    """A product whose legs are exact ones of operands with straight-through roundings."""
+
+    def cast(n, v, axis):
+        if names[n] is None:
+            return v
+        values = Quantizer(names[n]).cast(jax.lax.stop_gradient(v), contract=(axis,))
+        return v + jax.lax.stop_gradient(values - v)
+
+    def forward(x, y):
+        return cast(0, x, 1) @ cast(1, y, 0), (x, y)
+
+    def backward(saved, g):
+        x, y = saved
+        return cast(2, g, 1) @ cast(3, y, 1).T, cast(4, x, 0).T @ cast(5, g, 0)
+
+    product = jax.custom_vjp(lambda x, y: forward(x, y)[0])
+    product.defvjp(forward, backward)
+    return product
+
+
+SIX = ("mxfp8", "mxfp4", "int8_channel", "nf4_block64", None, "e4m3fn_channel")
+
+
+@pytest.mark.parametrize(
+    ("names", "implementation"), [(SIX, None), (("int8_channel",) * 6, "xla"), ((None,) * 6, None)]
+)
+def test_a_gradient_is_differentiated_with_straight_through_roundings(
+    names, implementation, by_force
+):
     x, y = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((3, 8), (8, 4))))
-
-    def second(product):
-        loss = lambda x, y: jnp.sum(jnp.tanh(product(x, y)))  # noqa: E731
-        return jax.jit(lambda: jax.jvp(jax.grad(loss, (0, 1)), (x, y), (jnp.cos(x), jnp.sin(y))))()
-
+    gemms = [Gemm(*names[i : i + 2]) for i in (0, 2, 4)]
+    policy = Policy(*gemms, implementation=implementation)
     numbers = (((1,), (0,)), ((), ()))
-    exact = second(lambda x, y: jax.lax.dot_general(x, y, numbers))
-    same = second(lambda x, y: qjax.dot_general(x, y, numbers, policy=NOTHING))
-    chex.assert_trees_all_close(same, exact, rtol=1e-6, atol=1e-6)
+    ours = second(lambda x, y: qjax.dot_general(x, y, numbers, policy=policy), x, y)
+    chex.assert_trees_all_close(ours, second(straight(names), x, y), rtol=1e-5, atol=1e-5)
 
-    def straight(v, axis):
-        cast = Quantizer("int8_channel").cast(v, contract=(axis,))
-        return v + jax.lax.stop_gradient(cast - v)
 
-    weights = Policy(Gemm(None, "int8_channel"), residuals="codes")
-    low = second(lambda x, y: qjax.dot_general(x, y, numbers, policy=weights))
-    explicit = second(lambda x, y: x @ straight(y, 0))
-    # The rounding of the codes has no derivative, so only what the gradient of y is agrees.
-    chex.assert_trees_all_close(low[0], explicit[0], rtol=1e-5, atol=1e-5)
+def test_codes_that_are_kept_have_no_second_derivative_and_say_so():
+    policy = Policy(Gemm(None, "int8_channel"), residuals="codes")
+    numbers = (((1,), (0,)), ((), ()))
+    with pytest.raises(ValueError, match="residuals='float'"):
+        second(
+            lambda x, y: qjax.dot_general(x, y, numbers, policy=policy),
+            jnp.ones((3, 8)),
+            jnp.ones((8, 4)),
+        )
 
 
 @pytest.mark.parametrize("name", ["batched", "grouped", "experts", "einsum ij,kj (3, 9)"])
