@@ -198,6 +198,18 @@ def test_tensors_pass_through_jit_vmap_scan_and_trees():
     assert jax.tree.structure(jax.tree.map(lambda a: a, stored)) == jax.tree.structure(stored)
 
 
+def test_tensors_are_encoded_and_decoded_under_explicit_sharding():
+    mesh = jax.make_mesh((2, 2), ("d", "m"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        # Tiles within a row, of which a device holds some, and along columns, cut by devices.
+        for axis in (-1, 0):
+            x = jax.device_put(X[0, :4], jax.P("d", "m"))
+            stored = qjax.encode(x, "mxfp8", axis=axis)
+            assert stored.qvalue.sharding == x.sharding
+            expected = qjax.cast(jax.device_put(X[0, :4], jax.P()), "mxfp8", axis=axis)
+            assert np.array_equal(stored.decode(), expected)
+
+
 def test_sharded_tensors_encode_the_same_noise_and_values():
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))

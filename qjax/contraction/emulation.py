@@ -173,7 +173,7 @@ def _chains(
         chain = close(_chain(*part, product, add))
         return total + chain.astype(jnp.float32), None
 
-    total = jnp.zeros((lhs.shape[0], lhs.shape[1], rhs.shape[2]), jnp.float32)
+    total = _nothing(lhs, rhs, jnp.float32)
     total, _ = jax.lax.scan(step, total, parts)
     if whole < k:
         total, _ = step(total, (lhs[:, :, whole:], rhs[:, whole:]))
@@ -184,7 +184,7 @@ def _chain(lhs: Array, rhs: Array, product: Any, add: Any) -> Array:
     """The sum of one chain, product by product."""
     one = [jax.ShapeDtypeStruct((), x.dtype) for x in (lhs, rhs)]
     dtype = jax.eval_shape(product, *one).dtype
-    total = jnp.zeros((lhs.shape[0], lhs.shape[1], rhs.shape[2]), dtype)
+    total = _nothing(lhs, rhs, dtype)
     whole = lhs.shape[2] // PIECE * PIECE
 
     def step(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
@@ -212,7 +212,7 @@ def _pieces(lhs: Array, rhs: Array, accumulator: IntegerAccumulator) -> Array:
     """Integer sums of whole chains, where their order does not matter."""
     k = lhs.shape[2]
     length = k if accumulator.length is None else min(accumulator.length, k)
-    total = jnp.zeros((lhs.shape[0], lhs.shape[1], rhs.shape[2]), jnp.float32)
+    total = _nothing(lhs, rhs, jnp.float32)
     whole = k // length * length if length else 0
 
     def step(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
@@ -225,6 +225,12 @@ def _pieces(lhs: Array, rhs: Array, accumulator: IntegerAccumulator) -> Array:
     if whole < k:
         total, _ = step(total, (lhs[:, :, whole:], rhs[:, whole:]))
     return total
+
+
+def _nothing(lhs: Array, rhs: Array, dtype: Any) -> Array:
+    """The zeros that sums begin with; they lie on devices as the sums will."""
+    rows = jnp.zeros_like(lhs, dtype).sum(2, dtype=dtype)
+    return rows[:, :, None] + jnp.zeros_like(rhs, dtype).sum(1, dtype=dtype)[:, None]
 
 
 def _same(total: Array) -> Array:

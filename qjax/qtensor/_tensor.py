@@ -83,7 +83,10 @@ class QTensor:
                 product = casting.times_power(values, spread_all(exponent, layout))
             factor = spread_all(factor, layout)
             plain = values * factor
-            values = plain if product is None else jnp.where(jnp.isnan(factor), factor, product)
+            if product is not None:
+                # With zeros of the values', which may lie on devices where no factor does.
+                plain = jnp.where(jnp.isnan(factor + jnp.zeros_like(plain)), plain, product)
+            values = plain
             if level.scale is None:
                 return values
             layout.append(level.layout)

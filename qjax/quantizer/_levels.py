@@ -83,7 +83,7 @@ def snapped(amax: Array, format: Format, procedure: Any, layout: Layout, keep: b
     # Inner powers may end above one, and the outer scale takes what they exceed it by.
     above = jnp.minimum(steps.top_exponent, 60)
     exponent = jnp.clip(above - down, steps.min_exponent, above)
-    power = casting.times_power(jnp.ones(exponent.shape, jnp.float32), exponent)
+    power = casting.times_power(jnp.ones_like(exponent, jnp.float32), exponent)
     largest = jax.lax.bitcast_convert_type(top, jnp.float32)
     wide = jnp.maximum(largest * reciprocal(format.max), TINY)
     wide = casting.on_format(casting.times_power(wide, -above), qtype.scale.format)

@@ -51,7 +51,7 @@ class Made:
             exponent, invalid = self.shift.steps >> 23, self.shift.steps == NAN
         if exponent is None:
             return functools.reduce(operator.mul, self.factors)
-        power = casting.times_power(jnp.ones(exponent.shape, jnp.float32), exponent)
+        power = casting.times_power(jnp.ones_like(exponent, jnp.float32), exponent)
         return power if invalid is None else jnp.where(invalid, jnp.nan, power)
 
     def ready(self, x: Array, format: Format, qtype: QType, bounded: bool) -> "Made":

@@ -63,13 +63,13 @@ def from_exponents(
     offset = jnp.clip(exponent - spread, format.min_exponent, format.top_exponent)
     stored = None
     if keep:
-        codes = _stored_powers(offset, jnp.zeros(offset.shape, bool), qtype, layout)
+        codes = _stored_powers(offset, jnp.zeros_like(offset, bool), qtype, layout)
         stored = dataclasses.replace(codes, scale=outer.stored, layout=inner)
     return Made(spread + offset, inner.spread(outer.invalid), stored=stored)
 
 
 def _stored_powers(exponent: Array, invalid: Array, qtype: QType, layout: Layout) -> QTensor:
-    power = casting.times_power(jnp.ones(exponent.shape, jnp.float32), exponent)
+    power = casting.times_power(jnp.ones_like(exponent, jnp.float32), exponent)
     values = jnp.where(invalid, jnp.nan, power)
     return qtensor.plain(values, qtype, scale_layout(layout, qtype))
 

@@ -174,6 +174,23 @@ def test_a_wide_sum_of_whole_numbers_is_the_plain_product_on_every_leg(op):
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize(
+    "gemm",
+    [
+        Gemm(accumulator=FloatAccumulator("bfloat16", 16)),
+        Gemm("int5", "int5", accumulator=IntegerAccumulator(9, 16, at_end=True)),
+    ],
+)
+def test_rows_are_summed_by_devices_as_by_one(gemm):
+    x, y = normal(0, (4, 37), 9.0), normal(1, (37, 4), 9.0)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, whole = jax.P("d"), jax.P()
+    apart = jax.shard_map(
+        lambda x, y: dot(Policy(gemm), x, y), mesh=mesh, in_specs=(rows, whole), out_specs=rows
+    )
+    np.testing.assert_array_equal(apart(x, y), dot(Policy(gemm), x, y))
+
+
 def test_safe_lengths_cannot_overflow():
     eight, sixteen = qjax.formats.Int(8), qjax.formats.Int(16)
     assert IntegerAccumulator(32).safe_length(sixteen, sixteen) == 2
