@@ -16,6 +16,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from qjax._typing import Array, PyTree
 from qjax.contraction.absent import folded
+from qjax.contraction.settling import varying
 from qjax.contraction.variables import DIAGNOSTICS, PENALTIES
 from qjax.recipes import stored
 from qjax.recipes.ledger import PARAMS
@@ -76,16 +77,9 @@ def key_of(place: Place, path: str, operands: Sequence[Any]) -> Any:
     assert place.noise is not None
     key = place.noise.draw(path)
     for name in place.devices:
-        if not place.checked or any(name in _varying(x) for x in jax.tree.leaves(operands)):
+        if not place.checked or any(name in varying(x) for x in jax.tree.leaves(operands)):
             key = folded(key, jax.lax.axis_index(name))
     return key
-
-
-def _varying(x: Array) -> frozenset[str]:
-    """Axes of a mesh along which devices hold different values of `x`."""
-    known = jax.typeof(x)
-    kind = getattr(known, "manual_axis_type", None)  # Called `vma` in other versions of JAX.
-    return known.vma if kind is None else kind.varying
 
 
 def _spread(moving: dict[str, PyTree], many: int) -> dict[str, PyTree]:

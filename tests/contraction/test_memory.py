@@ -81,8 +81,14 @@ def largest_cotangents(x, times):
     return found
 
 
+def over_devices(run, outputs):
+    """Each of three devices runs a third of the rows, and all have the same state."""
+    mesh = jax.make_mesh((3,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.shard_map(run, mesh=mesh, in_specs=(jax.P("d"), jax.P()), out_specs=outputs)
+
+
 @pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("lift", ["plain", "remat", "scan", "vmap", "jit"])
+@pytest.mark.parametrize("lift", ["plain", "remat", "scan", "vmap", "jit", "shard_map"])
 def test_several_calls_are_joined_by_their_maximum(lift, times):
     def scanned(x, quant):
         turn = lambda carry, _: (dot(*(carry[0], W, ONE, carry[1])), None)  # noqa: E731
@@ -92,17 +98,22 @@ def test_several_calls_are_joined_by_their_maximum(lift, times):
         run = functools.partial(chain, times=times)
         return jnp.sum(jax.vmap(run, (0, None))(x.reshape(3, 2, 8), quant))
 
+    def split(x, quant):
+        run = lambda x, quant: jax.lax.psum(chain(x, quant, times), "d")  # noqa: E731
+        return over_devices(run, jax.P())(x, quant)
+
     run = {
         "plain": functools.partial(chain, times=times),
         "remat": jax.checkpoint(functools.partial(chain, times=times)),
         "jit": jax.jit(functools.partial(chain, times=times)),
         "scan": scanned,
         "vmap": mapped,
+        "shard_map": split,
     }[lift]
     state = jax.jit(jax.grad(run, 1))(X, made(ONE))["dlhs_lhs"]
     found = largest_cotangents(X, times)
     np.testing.assert_allclose(
-        jnp.ravel(state), [max(found), 0, 0], rtol=0.2 * (lift == "vmap") + 1e-5
+        jnp.ravel(state), [max(found), 0, 0], rtol=0.2 * (lift in ("vmap", "shard_map")) + 1e-5
     )
 
 
@@ -116,7 +127,7 @@ def test_models_that_are_mapped_together_keep_states_of_their_own():
     assert float(got[1, 0].max()) > 1.9 * float(got[0, 0].max()) > 0
 
 
-def test_a_forward_state_under_vmap_is_one_for_all():
+def test_a_forward_state_is_one_for_all_of_a_batch_and_for_all_devices():
     policy = Policy(fwd=Gemm(DELAYED, None))
 
     def run(x, quant):
@@ -125,6 +136,8 @@ def test_a_forward_state_under_vmap_is_one_for_all():
     out, after = jax.vmap(run, (0, None), (0, None))(X.reshape(3, 2, 8), made(policy))
     assert out.shape == (3, 2, 8)
     np.testing.assert_allclose(after["fwd_lhs"].ravel(), [jnp.max(jnp.abs(X)), 0, 0])
+    rows, split = over_devices(run, (jax.P("d"), jax.P()))(X, made(policy))
+    chex.assert_trees_all_close((rows.reshape(out.shape), split), (out, after), rtol=1e-6)
 
 
 def test_without_states_nothing_is_added_to_the_program():
