@@ -136,7 +136,7 @@ def _faster(
     if implementation == "xla":
         native, why = _native(types, device, sizes[2], labels.leg(leg), operands)
         if native is not None:
-            return native, ""
+            return native, why
     if implementation is None:
         if min(sizes) < AUTOMATIC:
             return REFERENCE, f"fewer than {AUTOMATIC} indices in a group of axes"
@@ -211,7 +211,7 @@ def _native(
     axes: tuple[OperandAxes, OperandAxes],
     shapes: tuple[Shape, Shape],
 ) -> tuple[Plan | None, str]:
-    """A product of the device's own, or None and why there is none."""
+    """A product of the device's own, or None and why there is none, and what is to be said."""
     if blockscaled.accepts(types, axes, shapes):
         lack = device.lacks("scaled")
         return (None, lack) if lack else (Plan("scaled"), "")
@@ -222,7 +222,8 @@ def _native(
         return Plan("int4" if small else "int8", outside=True), ""
     if all(narrow.is_float8(t) for t in types):
         lack = device.lacks("float8")
-        return (None, lack) if lack else (Plan("float8", outside=True), "")
+        widened = "which XLA's CPU widens to float32" if device.platform == "cpu" else ""
+        return (None, lack) if lack else (Plan("float8", outside=True), widened)
     return None, "no product of these types"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import chex
 import jax
@@ -153,6 +154,18 @@ def test_the_reason_against_a_faster_way_is_told():
     weights = qjax.Policy(fwd=qjax.Gemm(None, "mxfp4"))
     report = qjax.report(qjax.quantize(lambda x, w: x @ w, weights), *operands())
     assert report.rows[0].how == "emulated (an operand is not quantized)"
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("int8_channel", "s8"), ("e4m3fn_tensor", "f8e4m3fn")])
+def test_a_native_product_is_in_the_compiled_program_or_said_to_be_widened(name, dtype):
+    policy = qjax.Policy(fwd=qjax.Gemm(name, name), implementation="xla")
+    f = qjax.quantize(lambda x, w: x @ w, policy)
+    text = jax.jit(f).lower(*operands()).compile().as_text()
+    kinds = dict(re.findall(r"%([\w.-]+) = (\w+)\[", text))
+    (dot,) = re.findall(r" dot\(%?([\w.-]+),", text)
+    how = qjax.report(f, *operands()).rows[0].how
+    assert "native" in how
+    assert (kinds[dot] != dtype) == ("widens" in how)
 
 
 @pytest.mark.parametrize("name", ["mxfp8", "mxfp8_e5m2", "nvfp4"])
