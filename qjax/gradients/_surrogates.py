@@ -131,20 +131,15 @@ def scaled(x: Array, factor: Any) -> Array:
     return _scaled(factor, x)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _scaled(factor: Any, x: Array) -> Array:
     return x
 
 
-def _scaled_fwd(factor: Any, x: Array) -> tuple[Array, Any]:
-    return x, factor
-
-
-def _scaled_bwd(factor: Any, g: Array) -> tuple[None, Array]:
-    return None, g * jnp.asarray(factor, g.dtype)
-
-
-_scaled.defvjp(_scaled_fwd, _scaled_bwd)
+@_scaled.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    factor, x = primals
+    return _scaled(factor, x), tangents[1] * jnp.asarray(factor, x.dtype)
 
 
 def round_through(x: Array) -> Array:
