@@ -4,6 +4,9 @@ A first derivative never comes here: its legs are what the policy says. Hessians
 differentiate the legs, whose roundings count as the identity then: a leg is bilinear in its
 operands as they were rounded, in float32, whatever its product was carried out on. Narrow sums,
 approximate products, samplings and roundings of results are those of the values alone.
+
+Inside `jax.lax.scan` JAX drops every rule of this kind, also that of `gradients.through`, when it
+takes the first derivative: there, second derivatives lack the terms that pass a rounding.
 """
 
 import dataclasses
