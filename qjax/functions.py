@@ -38,8 +38,10 @@ class QuantizedFunction:
     """A function whose contractions compute by a recipe.
 
     It takes what the original takes, weights also packed, and `quant_key=`, the key of
-    stochastic roundings. It can be differentiated, mapped and compiled like any other. Outside
-    of `jax.jit` it is traced at every call, so compile it: `jax.jit(qjax.quantize(f, recipe))`.
+    stochastic roundings. It can be differentiated, mapped and compiled like any other; gradients
+    are those of reverse mode, which have legs of their own, and may be differentiated in either
+    mode. Outside of `jax.jit` it is traced at every call, so compile it:
+    `jax.jit(qjax.quantize(f, recipe))`.
     Where the function differentiates inside, quantize what is differentiated instead.
 
     Where operands learn or remember, their values are one more argument: `quant = f.init(*args)`
