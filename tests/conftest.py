@@ -1,11 +1,19 @@
 """What every test runs under: strict promotions, eight virtual CPU devices, one platform."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Workers share the cores: BLAS threads that wait for each other make small fits ten times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What one worker or process of a run compiled, the others need not compile again: a seventh of
+    # the time. The first process makes the folder and removes it, the others inherit the name.
+    _CACHE = tempfile.TemporaryDirectory(prefix="qjax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest

@@ -31,11 +31,11 @@ class Cancelling:
 
     def first(self, x: Array) -> Array:
         """The map of the first operand, in its own shape."""
-        return along(*_of(self.axes, 0), x, self._map(self.transform.first))
+        return self._along(0, x, 0)
 
     def second(self, x: Array) -> Array:
         """The map of the second operand, in its own shape."""
-        return along(*_of(self.axes, 1), x, self._map(self.transform.second))
+        return self._along(1, x, 1)
 
     def both(self, lhs: Array, rhs: Array, done: tuple[bool, bool]) -> tuple[Array, Array]:
         """Both operands; those that are `done` were mapped before they were stored."""
@@ -50,11 +50,14 @@ class Cancelling:
     def lifted(self, side: int, gradient: Array) -> Array:
         """The gradient of the transform of an operand, from that of the operand."""
         # The gradient of one operand goes the way of the other operand.
-        swapped = (self.transform.second, self.transform.first)[side]
-        return along(*_of(self.axes, side), gradient, self._map(swapped))
+        return self._along(side, gradient, 1 - side)
 
-    def _map(self, function: Any) -> Any:
-        return lambda x: function(x, self.measured)
+    def _along(self, side: int, x: Array, way: int) -> Array:
+        """The map of the first (0) or second (1) operand, on the axes of operand `side`."""
+        axes, groups = _of(self.axes, side)
+        return along(
+            axes, groups, x, lambda v, axis: self.transform.mapped(way, v, self.measured, axis)
+        )
 
 
 def held(x: Array, dtype: DTypeLike) -> Array:
@@ -80,18 +83,21 @@ def bind(transform: Transform, axes: Paired, lhs: Array, rhs: Array) -> Cancelli
 def baked(transform: Transform, axes: Paired, side: int, x: Array) -> Array:
     """The map of one operand (0 or 1) without the other, of a transform that has a basis."""
     measured = _alone(transform, axes, side, x)
-    function = (transform.first, transform.second)[side]
-    return along(*_of(axes, side), x, lambda part: function(part, measured))
+    return along(
+        *_of(axes, side), x, lambda part, axis: transform.mapped(side, part, measured, axis)
+    )
 
 
 def unbaked(transform: Transform, axes: Paired, side: int, x: Array) -> Array:
     """The operand that `baked` made `x` of, rounding apart."""
     measured = _alone(transform, axes, side, x)
-    # What cancels a map is the transpose of the other operand's.
-    other = (transform.second, transform.first)[side]
 
-    def back(part: Array) -> Array:
-        (result,) = jax.linear_transpose(lambda v: other(v, measured), part)(part)
+    # What cancels a map is the transpose of the other operand's.
+    def other(part: Array, axis: int) -> Array:
+        return transform.mapped(1 - side, part, measured, axis)
+
+    def back(part: Array, axis: int) -> Array:
+        (result,) = jax.linear_transpose(lambda v: other(v, axis), part)(part)
         return result
 
     return along(*_of(axes, side), x, back)
@@ -109,16 +115,23 @@ def _of(axes: Paired, side: int) -> tuple[tuple[int, ...], int]:
 
 
 def along(axes: tuple[int, ...], groups: int, x: Array, function: Any) -> Array:
-    """Applies `function`, which acts on the last axis, along `axes` flattened in their order.
+    """Applies a function of one axis along `axes`, flattened in their order.
 
     Args:
       axes: Axes of `x`.
       groups: Parts of the flattened axis that are mapped each on their own.
       x: Array.
-      function: Keeps shapes.
+      function: `(array, axis) -> array`; it keeps shapes.
     """
+    if axes and axes == tuple(range(axes[0], axes[0] + len(axes))):
+        # Neighbours are flattened where they lie: to turn them would copy twice.
+        start, stop = axes[0], axes[0] + len(axes)
+        n = math.prod(x.shape[start:stop])
+        each = [groups, n // groups] if groups > 1 else [n]
+        flat = x.reshape(*x.shape[:start], *each, *x.shape[stop:])
+        return function(flat, start + len(each) - 1).reshape(x.shape)
     order, moved = _order(axes, x), _front(axes, groups, x)
-    out = function(moved).reshape([x.shape[i] for i in order])
+    out = function(moved, moved.ndim - 1).reshape([x.shape[i] for i in order])
     return out.transpose([order.index(i) for i in range(x.ndim)])
 
 

@@ -1,6 +1,6 @@
 """Maps of both operands of a product that cancel in it: `(x A) . (w A^-T) == x . w`.
 
-They run along the last axis of an array, to which `cancelling` brings what is contracted, and
+They run along the last axis of an array, or along another one as `mapped` says, and
 change nothing but what the quantizers see: outliers are spread (`Hadamard`), moved to the operand
 that bears them better (`Smoothing`), or gathered into tiles of their own (`Permutation`). Nothing
 is quantized here, and no operation is known by name.
@@ -40,6 +40,15 @@ class Transform(abc.ABC):
     @abc.abstractmethod
     def second(self, x: Array, measured: Any) -> Array:
         """The map of the second operand: the inverse of the transpose of `first`."""
+
+    def mapped(self, side: int, x: Array, measured: Any, axis: int) -> Array:
+        """The map of the first (0) or second (1) operand along any axis (not negative).
+
+        Here that axis is turned to be the last one and back, which copies. A transform that can
+        work along an axis where it lies does so, with the same bits.
+        """
+        function = (self.first, self.second)[side]
+        return jnp.moveaxis(function(jnp.moveaxis(x, axis, -1), measured), -1, axis)
 
     def flipped(self) -> "Transform":
         """The transform for operands in the other order."""
@@ -94,30 +103,42 @@ class Hadamard(Transform):
 
     def first(self, x: Array, measured: Any = ()) -> Array:
         """The transform of the first operand."""
-        return self._apply(x, 0.5 if self.orthonormal else 0.0)
+        return self.mapped(0, x, measured, x.ndim - 1)
 
     def second(self, x: Array, measured: Any = ()) -> Array:
         """The transform of the second operand."""
-        return self._apply(x, 0.5 if self.orthonormal else 1.0)
+        return self.mapped(1, x, measured, x.ndim - 1)
 
-    def basis(self, side: int) -> str:
-        """What it is called; the sides differ where it is not orthonormal."""
-        return f"{self!r}{'' if self.orthonormal else _SIDES[side]}"
-
-    def _apply(self, x: Array, power: float) -> Array:
-        n = x.shape[-1]
+    def mapped(self, side: int, x: Array, measured: Any, axis: int) -> Array:
+        """The transform along any axis, which stays where it lies."""
+        del measured
+        power = 0.5 if self.orthonormal else float(side)
+        n = x.shape[axis]
         block = self.block or max(1, n & -n)
         parts, start = [], 0
         while start < n:
             size = min(block, 1 << ((n - start).bit_length() - 1))
             stop = n - (n - start) % size
-            part = x[..., start:stop].reshape(*x.shape[:-1], (stop - start) // size, size)
-            if self.seed is not None:
-                part = part * jnp.asarray(_signs(self.seed, size), x.dtype)
-            scaled = walsh_hadamard(part) * jnp.asarray(size**-power, x.dtype)
-            parts.append(scaled.reshape(*x.shape[:-1], stop - start))
+            part = jax.lax.slice_in_dim(x, start, stop, axis=axis)
+            parts.append(self._blocks(part, size, power, axis))
             start = stop
-        return parts[0] if len(parts) == 1 else jnp.concatenate([x[..., :0], *parts], axis=-1)
+        if len(parts) == 1:
+            return parts[0]
+        return jnp.concatenate([jax.lax.slice_in_dim(x, 0, 0, axis=axis), *parts], axis)
+
+    def _blocks(self, x: Array, size: int, power: float, axis: int) -> Array:
+        """The transform of a length that is a multiple of `size`, in blocks of it."""
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        blocks = x.reshape(*before, x.shape[axis] // size, size, *after)
+        if self.seed is not None:
+            signs = _signs(self.seed, size).reshape(size, *(1 for _ in after))
+            blocks = blocks * jnp.asarray(signs, x.dtype)
+        scaled = walsh_hadamard(blocks, axis + 1) * jnp.asarray(size**-power, x.dtype)
+        return scaled.reshape(x.shape)
+
+    def basis(self, side: int) -> str:
+        """What it is called; the sides differ where it is not orthonormal."""
+        return f"{self!r}{'' if self.orthonormal else _SIDES[side]}"
 
 
 _SIDES = (" of the first operand", " of the second operand")
@@ -134,21 +155,25 @@ def _signs(seed: int, size: int) -> np.ndarray:
     return 1.0 - 2.0 * np.random.RandomState(seed).randint(0, 2, size)
 
 
-def walsh_hadamard(x: Array) -> Array:
-    """The Walsh-Hadamard transform of `(..., n)` along the last axis, `n` a power of two.
+def walsh_hadamard(x: Array, axis: int = -1) -> Array:
+    """The Walsh-Hadamard transform along an axis whose length is a power of two.
 
-    In Sylvester's order and without a factor: applied twice it gives `n` times its argument.
+    In Sylvester's order and without a factor: applied twice it gives the length times its argument.
 
     The sums are written out, because those of a matrix product come in an order that hangs on
     shapes, layouts and devices: a weight that is transformed once, to be stored, must be to the
     bit what a program that runs makes of it.
     """
-    shape, stride = x.shape, 1
-    while stride < shape[-1]:
-        factor = shape[-1] if shape[-1] <= WHOLE else min(FACTOR, shape[-1] // stride)
-        parts = x.reshape(*shape[:-1], shape[-1] // (stride * factor), factor, stride)
-        matrix = jnp.asarray(_sylvester(factor)[..., None], x.dtype)
-        terms = [parts[..., i : i + 1, :] * matrix[i] for i in range(factor)]
+    shape, axis, stride = x.shape, range(x.ndim)[axis], 1
+    n, after = shape[axis], shape[axis + 1 :]
+    while stride < n:
+        factor = n if n <= WHOLE else min(FACTOR, n // stride)
+        parts = x.reshape(*shape[:axis], n // (stride * factor), factor, stride, *after)
+        matrix = _sylvester(factor).reshape(factor, factor, *(1 for _ in (stride, *after)))
+        terms = [
+            jax.lax.slice_in_dim(parts, i, i + 1, axis=axis + 1) * jnp.asarray(matrix[i], x.dtype)
+            for i in range(factor)
+        ]
         x = functools.reduce(jnp.add, terms).reshape(shape)
         stride *= factor
     return x

@@ -117,6 +117,43 @@ def test_the_fast_transform_has_the_same_bits_wherever_it_stands(n):
     np.testing.assert_array_equal(jax.lax.map(walsh_hadamard, x), expected)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_transform_along_any_axis_has_the_bits_of_one_along_the_last(axis):
+    """13 elements as 8 + 4 + 1; 64 in factors of 4; transforms that turn the axis as well."""
+    transforms = {
+        Hadamard(8, seed=3): 13,
+        Hadamard(8, orthonormal=False): 13,
+        Hadamard(): 64,
+        Smoothing(scales=tuple(range(1, 8))): 7,
+        Permutation((3, 1, 2, 0, 6, 5, 4)): 7,
+    }
+    turned = [normal(0, (3, 2, n)) for n in transforms.values()]
+    measured = [t.measure(x, x) for t, x in zip(transforms, turned, strict=True)]
+
+    @jax.jit
+    def both(turned):
+        every = list(zip(transforms, turned, measured, strict=True))
+        last = [f(x, m) for t, x, m in every for f in (t.first, t.second)]
+        there = [(t, jnp.moveaxis(x, -1, axis), m) for t, x, m in every]
+        return last, [t.mapped(side, x, m, axis) for t, x, m in there for side in (0, 1)]
+
+    for want, got in zip(*both(turned), strict=True):
+        np.testing.assert_array_equal(got, jnp.moveaxis(want, -1, axis))
+
+
+def test_axes_that_are_neighbours_are_transformed_where_they_lie():
+    """Rows of activations and of gradients, contracted in the gradient of the weights."""
+    x, w, g = (jax.ShapeDtypeStruct(s, "float32") for s in ((2, 8, 32), (32, 16), (2, 8, 16)))
+
+    def turned(transform):
+        policy = Policy(*(Gemm(transform=transform),) * 3)
+        dot = lambda x, w: qjax.dot_general(x, w, (((2,), (0,)), ((), ())), policy=policy)  # noqa: E731
+        step = jax.jit(lambda x, w, g: jax.vjp(dot, x, w)[1](g))
+        return step.lower(x, w, g).compile().as_text().count(" transpose(")
+
+    assert turned(Hadamard(8)) == turned(None)
+
+
 def test_with_quantizers_the_product_is_the_explicit_one_on_every_leg():
     """Blocks of 8, 4 and 1 of 13 channels; each leg has a transform of its own."""
     x, w, g = normal(0, (16, 13)), normal(1, (13, 32)), normal(2, (16, 32))
