@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from qjax._typing import Array, Shape
 from qjax.formats import split
 
-# Lengths of the minor axis that are reduced at once: the first that divides it.
-BLOCKS = (128, 64, 32, 16)
+# Elements of the minor axis that are reduced side by side: the first of which four fit into it.
+LANES = (32, 16, 8, 4)
+# Up to so many rows of them XLA's CPU reduces in one loop over whole vectors.
+ROWS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +106,17 @@ def largest(view: Array, axes: tuple[int, ...]) -> Array:
     if last not in axes:
         return _over_rows(size, axes)
     width = view.shape[last]
-    block = next((n for n in BLOCKS if width % n == 0 and width), None)
-    if block is not None:
-        # Four vectors at a time, then within one; then the maxima of the blocks.
-        parts = size.reshape(*view.shape[:-1], width // block, 4, block // 4)
-        size = jnp.max(jax.lax.optimization_barrier(jnp.max(parts, axis=-2)), axis=-1)
-        size = jax.lax.optimization_barrier(size)
-    return jnp.max(size, axis=axes, keepdims=True, initial=0)
+    lanes = next((n for n in LANES if width and width % (4 * n) == 0), None)
+    if lanes is None:
+        return _over(size, axes)
+    rows = width // lanes
+    parts = [rows, lanes] if rows <= ROWS else [rows // 4, 4, lanes]
+    size = jax.lax.reduce_max(size.reshape(*view.shape[:-1], *parts), (last + len(parts) - 2,))
+    size = jax.lax.reduce_max(jax.lax.optimization_barrier(size), (last + len(parts) - 2,))
+    if len(parts) == 2:
+        size = jax.lax.expand_dims(size, (last,))
+        axes = tuple(axis for axis in axes if axis != last)
+    return _over(jax.lax.optimization_barrier(size), axes) if axes else size
 
 
 def _over_rows(size: Array, axes: tuple[int, ...]) -> Array:
@@ -120,11 +126,17 @@ def _over_rows(size: Array, axes: tuple[int, ...]) -> Array:
     XLA's CPU then takes two loops over whole vectors, up to twenty times faster than the single
     one with a long stride that it makes of fewer.
     """
-    kept = tuple(1 if axis in axes else n for axis, n in enumerate(size.shape))
     first, rows = min(axes), math.prod(size.shape[axis] for axis in axes)
     group = next((n for n in (16, 8, 4) if rows % n == 0 and rows // n > 32), 1)
     if group == 1 or max(axes) - first >= len(axes):
-        return jnp.max(size, axis=axes, keepdims=True, initial=0)
+        return _over(size, axes)
     split = (*size.shape[:first], rows // group, group, *size.shape[max(axes) + 1 :])
-    groups = jnp.max(size.reshape(split), axis=first + 1)
-    return jnp.max(jax.lax.optimization_barrier(groups), axis=first, initial=0).reshape(kept)
+    groups = jax.lax.optimization_barrier(jax.lax.reduce_max(size.reshape(split), (first + 1,)))
+    return jax.lax.expand_dims(jax.lax.reduce_max(groups, (first,)), axes)
+
+
+def _over(size: Array, axes: tuple[int, ...]) -> Array:
+    """Returns maxima in one step, dimensions kept; of nothing the maximum is zero."""
+    if not all(size.shape[axis] for axis in axes):
+        return jnp.max(size, axis=axes, keepdims=True, initial=0)
+    return jax.lax.expand_dims(jax.lax.reduce_max(size, axes), axes)

@@ -22,18 +22,25 @@ def fits(grid: Grid, rounding: roundings.Rounding, x: Array) -> bool:
 
 def on_even(x: Array, grid: Grid) -> Array:
     """Returns float32 values of `grid` next to `x`; NaN becomes the one of `formats.NAN`."""
-    step, low, high = _ends(grid)
-    # Both ends are on the grid, so that nothing moves past them again.
-    values = lax.clamp(low, x.astype(jnp.float32), high)
-    if step != 1:
-        values = values * jnp.float32(1 / step)
-    values = lax.round(values, lax.RoundingMethod.TO_NEAREST_EVEN)
-    if step != 1:
-        values = values * jnp.float32(step)
+    values = on_counted(x, grid)
     if not grid.negative_zero:
         zero = lax.full_like(values, 0)
         values = lax.select(values == zero, zero, values)
     return lax.select(values == values, values, lax.full_like(values, jnp.nan))
+
+
+def on_counted(x: Array, grid: Grid) -> Array:
+    """Returns what `on_even` does, but zeros may be negative and NaN anything.
+
+    That is all one where the values become integers, whose scales tell of NaN.
+    """
+    step, low, high = _ends(grid)
+    # Both ends are on the grid, so that nothing moves past them again.
+    values = lax.clamp(low, x.astype(jnp.float32), high)
+    if step == 1:
+        return lax.round(values, lax.RoundingMethod.TO_NEAREST_EVEN)
+    values = lax.round(values * jnp.float32(1 / step), lax.RoundingMethod.TO_NEAREST_EVEN)
+    return values * jnp.float32(step)
 
 
 def on_scaled(x: Array, grid: Grid, scale: Array) -> Array:

@@ -20,6 +20,7 @@ def on_format(
     relative: bool = False,
     highest: Array | None = None,
     scale: Array | None = None,
+    counted: bool = False,
 ) -> Array:
     """Returns float32 (or complex64) values of `format * 2**exponent` next to `x`, as `on_grid`."""
     if isinstance(format, FourthRoots):
@@ -27,7 +28,8 @@ def on_format(
     wrapping = format if isinstance(format, Fixed) and format.wrap else None
     if not isinstance(format, Codebook) and wrapping is None:
         options = {"exponent": exponent, "relative": relative, "highest": highest}
-        return on_grid(x, format.grid, rounding, noise, **options, scale=scale)
+        options |= {"scale": scale, "counted": counted}
+        return on_grid(x, format.grid, rounding, noise, **options)
     if exponent is not None:
         wide = x.dtype == jnp.float64
         x = jnp.ldexp(x, -exponent) if wide else times_power(x.astype(jnp.float32), -exponent)

@@ -33,6 +33,7 @@ def on_grid(
     relative: bool = False,
     highest: Array | None = None,
     scale: Array | None = None,
+    counted: bool = False,
 ) -> Array:
     """Returns float32 values of `grid * 2**exponent` next to `x`: the kernel.
 
@@ -48,9 +49,13 @@ def on_grid(
         -1 gives NaN for every input. Broadcasts against `x`.
       scale: Float scales that the result is to be multiplied by, one for each element, NaN where
         `x` is; where they are, the result may be anything.
+      counted: Whether the result becomes integers, of which those are not looked at that come
+        from NaN.
     """
     grid = in_words(grid)
     if exponent is None and highest is None and _even.fits(grid, rounding, x):
+        if counted:
+            return _even.on_counted(x, grid)
         if scale is None or not _even.sums(grid):
             return _even.on_even(x, grid)
         return _even.on_scaled(x, grid, scale)

@@ -124,8 +124,12 @@ def elements(
     layout: Layout,
     made: Made,
     relative: bool,
+    counted: bool = False,
 ) -> Array:
-    """Returns the rounded elements, with their scales unless `relative`."""
+    """Returns the rounded elements, with their scales unless `relative`.
+
+    `counted` ones become integers, beside scales that tell of NaN.
+    """
     if made.shift is not None:
         shift = jax.tree.map(layout.spread, made.shift)
         return casting.on_shifted(x, format.grid, rounding, noise, shift, relative)
@@ -144,8 +148,9 @@ def elements(
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32
     spread = layout.spread(made.inverse)
     known = None if relative or made.nans else spread
+    options = {"scale": known, "counted": counted and relative and not made.nans}
     values = casting.on_format(
-        x.astype(wide) * spread.astype(wide), format, rounding, noise, scale=known
+        x.astype(wide) * spread.astype(wide), format, rounding, noise, **options
     )
     if relative:
         return values

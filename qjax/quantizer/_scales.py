@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from qjax import calibration as calibrations
 from qjax import casting, qtensor
 from qjax._typing import Array
-from qjax.formats import INFINITY, Format, PowerOfTwo, extended
+from qjax.formats import INFINITY, NAN, Format, PowerOfTwo, extended
 from qjax.qtensor import QTensor
 from qjax.qtypes import QType
 from qjax.quantizer import _levels
@@ -88,8 +88,10 @@ def floats(
 
     `stretch` multiplies the bounds, where a tile uses less than the range of the format.
     """
-    amax = jax.lax.bitcast_convert_type(bound, jnp.float32)
-    amax = jnp.where(bound >= INFINITY, jnp.nan, amax)
+    bad = jax.lax.full_like(bound, NAN)
+    amax = jax.lax.bitcast_convert_type(
+        jax.lax.select(bound >= INFINITY, bad, bound), jnp.float32
+    )
     amax = amax if stretch is None else amax * stretch
     raw = jnp.maximum(amax * reciprocal(format.max), TINY)
     return from_scales(raw, amax, format, procedure, layout, key, keep)

@@ -45,7 +45,9 @@ def units(
         assert stored is not None
         return values.astype(dtype), stored.decode(jnp.float32)
     # Scales that nobody stores need no codes.
-    values, made, _ = _rounded(quantizer, x, layout, key, state, relative=True, keep=False)
+    counted = jnp.issubdtype(dtype, jnp.integer)
+    options = {"relative": True, "keep": False, "counted": counted}
+    values, made, _ = _rounded(quantizer, x, layout, key, state, **options)
     return values.astype(dtype), made.numbers()
 
 
@@ -107,9 +109,20 @@ def _bound(
 
 
 def _rounded(
-    quantizer: Any, x: Array, layout: Layout, key: Any, state: Any, *, relative: bool, keep: bool
+    quantizer: Any,
+    x: Array,
+    layout: Layout,
+    key: Any,
+    state: Any,
+    *,
+    relative: bool,
+    keep: bool,
+    counted: bool = False,
 ) -> tuple[Array, _made.Made, Any]:
-    """Returns values, scales (as codes too where `keep`) and the calibration's next state."""
+    """Returns values, scales (as codes too where `keep`) and the calibration's next state.
+
+    Values that are `counted` become integers.
+    """
     format, rounding = quantizer.qtype.format, quantizer.rounding
     bound, noise, state = _bound(quantizer, x, layout, key, state)
     x = pruned(quantizer, x, layout)
@@ -119,7 +132,7 @@ def _rounded(
     fixed = all(isinstance(leaf, int | float) for leaf in jax.tree.leaves(quantizer))
     make = _scaled_apart if fixed else _scaled
     made = make(quantizer, x, bound, layout, key, noise, keep)
-    values = _made.elements(x, format, rounding, noise, layout, made, relative)
+    values = _made.elements(x, format, rounding, noise, layout, made, relative, counted)
     return values, made, state
 
 
