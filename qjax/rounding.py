@@ -212,22 +212,29 @@ class Stochastic(Rounding):
         if bits == 24:
             # The upper end of each interval: zero, and what is as good as zero, never moves.
             ends = draw.astype(jnp.float32) * jnp.float32(2.0**-24) + jnp.float32(2.0**-24)
-            return jnp.where(part >= ends, below + 1, below)
+            return below + _step(part >= ends)
         # With few bits the draws sit at the middle of their intervals: no bias towards zero.
         middles = draw.astype(jnp.float32) * jnp.float32(2.0**-bits) + jnp.float32(
             2.0 ** -(bits + 1)
         )
-        return jnp.where(part > middles, below + 1, below)
+        return below + _step(part > middles)
 
 
-def derived(key: Key, number: int) -> Key:
+def derived(key: Key, number: Any) -> Key:
     """Returns the key of one of several uses: that of `number` 0 is `key` itself.
 
     Words of noise are hashes of a key's bits, so that it is enough that these differ; a
     `jax.random.fold_in` costs a loop of its own in the compiled program.
+
+    Args:
+      key: Typed or raw JAX key.
+      number: A whole number, or an array of two uint32 words for keys of any even length.
     """
     data = _data(key)
-    data = data ^ lax.full(data.shape, jnp.uint32(number))
+    words = jnp.asarray(number, jnp.uint32)
+    if words.ndim and words.shape != data.shape:
+        words = jnp.tile(words, data.shape[0] // 2)
+    data = data ^ jnp.broadcast_to(words, data.shape)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return data
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))

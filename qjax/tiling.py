@@ -148,9 +148,9 @@ class Layout:
         A broadcast and a reshape of the small operand: the elements themselves keep their shape,
         so that a compiled loop may write its result in place.
         """
-        if self.shape == self.merged and self.order == tuple(range(len(self.shape))):
-            if all(t == 1 or count == 1 for t, count in zip(self.tiles, self.scale_shape)):
-                return jnp.broadcast_to(scale, self.shape)
+        own = self.shape == self.merged and self.order == tuple(range(len(self.shape)))
+        if own and all(t == 1 or n == 1 for t, n in zip(self.tiles, self.scale_shape)):
+            return jnp.broadcast_to(scale, self.shape)
         narrow, wide, full = [], [], []
         for t, count in zip(self.tiles, self.scale_shape):
             narrow += [count] if t == 1 else [count, 1]

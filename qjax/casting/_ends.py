@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from qjax._typing import Array
-from qjax.formats import INFINITY, NAN, STEP, Grid, compressed, split
+from qjax.formats import INFINITY, NAN, STEP, Grid, compressed, select, split
 
 
 def in_words(grid: Grid) -> Grid:
@@ -26,7 +26,7 @@ def limit_of(grid: Grid, negative: Array) -> Any:
     """Returns the pattern of the largest magnitude on the side of each element."""
     if grid.negative_limit is None:
         return grid.limit
-    return jnp.where(negative, grid.negative_limit, grid.limit)
+    return select(negative, grid.negative_limit, grid.limit)
 
 
 def finished(result: Array, sign: Array, grid: Grid, bad: Array | None) -> Array:
@@ -40,13 +40,13 @@ def finished(result: Array, sign: Array, grid: Grid, bad: Array | None) -> Array
     """
     if not grid.signed:
         least = 0 if grid.floor is None else compressed(jnp.asarray(grid.floor, jnp.int32))
-        result = jnp.where(sign < 0, least, result)
+        result = select(sign < 0, least, result)
     elif grid.negative_zero:
         result = result | sign
     else:
-        result = jnp.where(result == 0, 0, result | sign)
+        result = select(result == 0, 0, result | sign)
     if bad is not None:
-        result = jnp.where(bad, NAN, result)
+        result = select(bad, NAN, result)
     return lax.bitcast_convert_type(result, jnp.float32)
 
 
@@ -54,6 +54,6 @@ def times_power(values: Array, exponent: Array) -> Array:
     """Returns float32 `values * 2**exponent`, exact where float32 holds it, without flushing."""
     sign, size, ordered = split(values)
     product = ordered + exponent * STEP
-    product = jnp.where(product >= 255 << 23, INFINITY, compressed(product))
-    product = jnp.where(size == 0, 0, jnp.where(size >= INFINITY, size, product))
+    product = select(product >= 255 << 23, INFINITY, compressed(product))
+    product = select(size == 0, 0, select(size >= INFINITY, size, product))
     return lax.bitcast_convert_type(product | sign, jnp.float32)

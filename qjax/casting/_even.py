@@ -10,7 +10,7 @@ from jax import lax
 from qjax import rounding as roundings
 from qjax._typing import Array
 from qjax.casting import _relative
-from qjax.formats import STEP, Grid, value_of
+from qjax.formats import STEP, Grid, select, value_of
 
 
 def fits(grid: Grid, rounding: roundings.Rounding, x: Array) -> bool:
@@ -53,9 +53,9 @@ def on_scaled(x: Array, grid: Grid, scale: Array) -> Array:
     step, low, high = _ends(grid)
     values = x.astype(jnp.float32)
     # Unlike a clamp these end NaN, too.
-    values = jnp.where(values < high, values, high)
-    values = jnp.where(values > low, values, low)
-    magic = jnp.where(scale == scale, jnp.float32(1.5 * 2**23 * step), jnp.nan)
+    values = select(values < high, values, high)
+    values = select(values > low, values, low)
+    magic = select(scale == scale, jnp.float32(1.5 * 2**23 * step), jnp.nan)
     return (values + magic) - magic
 
 

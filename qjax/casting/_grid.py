@@ -16,7 +16,7 @@ from qjax._typing import Array
 from qjax.casting import _even, _relative, _wide
 from qjax.casting._ends import finished, in_words, limit_of
 from qjax.casting._shift import Shift, shift_of
-from qjax.formats import INFINITY, ONE, STEP, Grid, split
+from qjax.formats import INFINITY, ONE, STEP, Grid, select, split
 
 # Pattern of the finest spacing of which zero and all float32 subnormals, read as if they were
 # normal, are less than one in 2**32 (so that no noise moves them).
@@ -106,7 +106,7 @@ def _on_any(
     units = jnp.maximum(clipped + (ONE - ulp), STEP)
     units = lax.bitcast_convert_type(units, jnp.float32)
     if rounding.directed and grid.floor is None:  # the pattern of zero is that of a tiny number
-        units = jnp.where(size == 0, 0, units)
+        units = select(size == 0, 0, units)
     base = jnp.float32(0)
     if _wide.needed(x, grid):
         top = limit if grid.overflow is None else None
@@ -118,7 +118,7 @@ def _on_any(
         ulp, limit = ulp - exponent * STEP, limit_of(unscaled, negative)
     result = _assembled(whole, ulp, shallow)
     if grid.overflow is not None:
-        result = jnp.where(result > limit, grid.overflow, result)
+        result = select(result > limit, grid.overflow, result)
     return finished(result, sign, grid, size > (INFINITY if highest is None else highest))
 
 
@@ -133,9 +133,9 @@ def _by_code(
     even_below = (((clipped >> 23) - (grid.lowest >> 23)) & 1) == 1  # the codes begin at zero
     single = (jnp.asarray(grid.mantissa_bits) == 0) & (units > 1)
     if isinstance(rounding, roundings.NearestEven):
-        return jnp.where(single & (units == 1.5) & even_below, 1, whole)
+        return select(single & (units == 1.5) & even_below, 1, whole)
     if isinstance(rounding, roundings.ToOdd):
-        return jnp.where(single, jnp.where(even_below, 2, 1), whole).astype(whole.dtype)
+        return select(single, select(even_below, 2, 1), whole).astype(whole.dtype)
     return whole
 
 
@@ -146,7 +146,7 @@ def _spacing(clipped: Array, grid: Grid, shallow: bool) -> Array:
         lowest = jnp.maximum(lowest, (grid.mantissa_bits - 22) << 23)
     power = lowest if grid.uniform else jnp.maximum(clipped & -STEP, lowest)
     ulp = power - (grid.mantissa_bits << 23)
-    return jnp.where(clipped < grid.lowest, grid.lowest, ulp) if grid.flush else ulp
+    return select(clipped < grid.lowest, grid.lowest, ulp) if grid.flush else ulp
 
 
 def _shallow(grid: Grid) -> bool:
@@ -168,4 +168,4 @@ def _assembled(whole: Array, ulp: Array, shallow: bool) -> Array:
     units = whole * lax.bitcast_convert_type(unit, jnp.float32)
     small = jnp.minimum(units, 2.0**24).astype(jnp.int32)
     normal = lax.bitcast_convert_type(whole, jnp.int32) + (ulp - ONE)
-    return jnp.where(small < STEP, small, normal)
+    return select(small < STEP, small, normal)

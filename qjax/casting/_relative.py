@@ -20,7 +20,7 @@ from qjax import rounding as roundings
 from qjax._typing import Array
 from qjax.casting._ends import finished, limit_of
 from qjax.casting._shift import Shift
-from qjax.formats import INFINITY, NAN, ONE, STEP, Grid, split
+from qjax.formats import INFINITY, NAN, ONE, STEP, Grid, select, split
 
 # Patterns of the finest spacing and the largest value for which no constant leaves float32.
 FINEST, LARGEST = ONE - (60 << 23), ONE + (60 << 23)
@@ -51,11 +51,12 @@ def on_relative(
 
     A `shift` stands for the exponent, and where it is `bounded` for `highest` as well.
     """
-    sign, size, part = _read(x, grid, shift)
+    bottom = None if shift is None else shift.bottom
+    sign, size, part = _read(x, grid, shift, bottom)
     lowest = grid.lowest
     if shift is not None and shift.deep:
         # float32 itself ends at 2**-149.
-        lowest = jnp.maximum(lowest, shift.bottom + ((grid.mantissa_bits - 23) << 23))
+        lowest = jnp.maximum(lowest, bottom + ((grid.mantissa_bits - 23) << 23))
     power = lowest if grid.uniform else jnp.maximum(part & -STEP, lowest)
     if isinstance(rounding, roundings.NearestEven) and not grid.uniform:
         magic = _float(power + ((23 - grid.mantissa_bits) << 23))
@@ -63,14 +64,14 @@ def on_relative(
     else:
         unit = power - (grid.mantissa_bits << 23)
         if rounding.directed:  # by patterns, in which nothing but zero becomes zero
-            units = jnp.where(size == 0, 0, _float(jnp.maximum(part + (ONE - unit), STEP)))
+            units = select(size == 0, 0, _float(jnp.maximum(part + (ONE - unit), STEP)))
         else:
             units = _float(part) * _float(2 * ONE - unit)
         value = rounding(units, sign < 0, noise) * _float(unit)
     if shift is None or relative:
         result = lax.bitcast_convert_type(value, jnp.int32)
     else:
-        result = _scaled(value, shift)
+        result = _scaled(value, shift, bottom)
     return finished(result, sign, grid, _bad(size, shift, highest, nans))
 
 
@@ -83,7 +84,9 @@ def _bad(size: Array, shift: Shift | None, highest: Array | None, nans: bool) ->
     return bad if marked is None else bad | marked
 
 
-def _read(x: Array, grid: Grid, shift: Shift | None) -> tuple[Array, Array, Array]:
+def _read(
+    x: Array, grid: Grid, shift: Shift | None, bottom: Array | None
+) -> tuple[Array, Array, Array]:
     """Returns signs, magnitudes and, up to the limit, magnitudes in units of the scale."""
     wide = x.dtype == jnp.float64
     sign, size, ordered = split(x, shallow=shift is None or not wide)
@@ -92,7 +95,7 @@ def _read(x: Array, grid: Grid, shift: Shift | None) -> tuple[Array, Array, Arra
     if wide:
         high = limit_of(grid, sign < 0) + shift.steps
         return sign, size, jnp.maximum(jnp.minimum(ordered, high) - shift.steps, STEP)
-    part = jnp.minimum(_in_units(size, shift), _unsigned(limit_of(grid, sign < 0)))
+    part = jnp.minimum(_in_units(size, shift, bottom), _unsigned(limit_of(grid, sign < 0)))
     return sign, size, lax.bitcast_convert_type(part, jnp.int32)
 
 
@@ -106,7 +109,7 @@ def _unsigned(pattern: Any) -> Array:
     return lax.bitcast_convert_type(jnp.asarray(pattern, jnp.int32), jnp.uint32)
 
 
-def _in_units(size: Array, shift: Shift) -> Array:
+def _in_units(size: Array, shift: Shift, bottom: Array | None) -> Array:
     """Returns uint32 patterns of magnitudes in units of a scale; what is too small becomes zero.
 
     Of a normal magnitude the exponents subtract. A subnormal one is the fraction of the smallest
@@ -118,16 +121,15 @@ def _in_units(size: Array, shift: Shift) -> Array:
         normal = jnp.maximum(size - shift.steps, 0)
     else:
         normal = jnp.maximum(size, jnp.maximum(shift.steps, 0)) - shift.steps
-    subnormal = _float(normal) * 2 - _float(shift.bottom)
+    subnormal = _float(normal) * 2 - _float(bottom)
     subnormal = lax.bitcast_convert_type(subnormal, jnp.uint32)
     return jnp.minimum(subnormal, lax.bitcast_convert_type(normal, jnp.uint32))
 
 
-def _scaled(value: Array, shift: Shift) -> Array:
+def _scaled(value: Array, shift: Shift, bottom: Array | None) -> Array:
     """Returns int32 patterns of `value * 2**exponent`, exact down to the smallest float32."""
     # Below float32's smallest normal number the pattern is how many of the smallest there are:
     # what is added to that number, in units of the scale, counts them in its last bits.
-    bottom = shift.bottom
     small = lax.bitcast_convert_type(value + _float(bottom), jnp.int32) - bottom
     normal = lax.bitcast_convert_type(value, jnp.int32) + shift.steps
-    return jnp.where(value < _float(bottom), small, normal)
+    return select(value < _float(bottom), small, normal)

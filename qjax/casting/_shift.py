@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array
-from qjax.formats import NAN, STEP, Grid
+from qjax.formats import NAN, STEP, Grid, select
 
 
 @jax.tree_util.register_dataclass
@@ -57,5 +57,5 @@ def shift_of(
     if least is not None:
         deep = ((grid.mantissa_bits - 22 - least) << 23) > grid.lowest
     if invalid is not None:
-        steps = jnp.where(invalid, NAN, steps)
+        steps = select(invalid, NAN, steps)
     return Shift(steps, invalid is not None, bounded, deep)

@@ -49,6 +49,7 @@ from qjax.formats._patterns import ONE as ONE
 from qjax.formats._patterns import STEP as STEP
 from qjax.formats._patterns import compressed as compressed
 from qjax.formats._patterns import extended as extended
+from qjax.formats._patterns import select as select
 from qjax.formats._patterns import split as split
 from qjax.formats._patterns import value_of as value_of
 from qjax.formats._power import PowerOfTwo as PowerOfTwo

@@ -29,6 +29,23 @@ def value_of(bits: Any) -> Any:
     return jax.lax.bitcast_convert_type(jnp.asarray(bits, jnp.int32), jnp.float32)
 
 
+def select(condition: Array, one: Any, other: Any) -> Array:
+    """Returns what `jnp.where` does, in one operation where its arguments need no more.
+
+    `jnp.where` is a function of its own in every program. Casts are in a program many times, and
+    compilers look at each.
+    """
+    arrays = [x for x in (one, other) if not isinstance(x, int | float)]
+    kinds = {(jnp.shape(x), jnp.result_type(x)) for x in arrays}
+    if len(kinds) != 1 or condition.shape != arrays[0].shape:
+        return jnp.where(condition, one, other)
+    like = arrays[0]
+    one, other = (
+        jax.lax.full_like(like, x) if isinstance(x, int | float) else x for x in (one, other)
+    )
+    return jax.lax.select(condition, one, other)
+
+
 def wrapped(word: int) -> int:
     """Returns the int32 with the bits of a 32-bit word."""
     return word - (1 << 32) if word >> 31 else word
@@ -43,14 +60,14 @@ def extended(magnitude: Array) -> Array:
     # becomes 2**-253, which rounds to zero on every grid.
     fraction = jax.lax.bitcast_convert_type(magnitude + ONE, jnp.float32) - 1.0
     normal = jax.lax.bitcast_convert_type(fraction, jnp.int32) - (126 << 23)
-    return jnp.where(magnitude < STEP, normal, magnitude)
+    return select(magnitude < STEP, normal, magnitude)
 
 
 def compressed(bits: Array) -> Array:
     """Returns float32 magnitude bits of extended patterns on float32's grid: the inverse."""
     units = jnp.clip(bits, -(23 << 23), STEP) + (149 << 23)
     small = jax.lax.bitcast_convert_type(units, jnp.float32).astype(jnp.int32)
-    return jnp.where(bits < STEP, small, bits)
+    return select(bits < STEP, small, bits)
 
 
 def split(x: Array, shallow: bool = False) -> tuple[Array, Array, Array]:

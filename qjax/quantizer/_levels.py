@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from qjax import casting, qtensor
 from qjax._typing import Array
 from qjax.calibration import AbsMax
-from qjax.formats import STEP, Float, Format, Int, PowerOfTwo, extended, split
+from qjax.formats import STEP, Float, Format, Int, PowerOfTwo, extended, select, split
 from qjax.quantizer._made import HUGE, TINY, Made, inverse, is_float32, reciprocal, scale_layout
 from qjax.tiling import Layout
 
@@ -28,17 +28,17 @@ def two_levels(
     """
     qtype = procedure.qtype
     inner = scale_layout(layout, qtype)
-    known = jnp.where(jnp.isnan(amax), 0, amax)
+    known = select(amax == amax, amax, 0)
     top = _top(known, procedure, inner)
-    encode = jnp.minimum(format.max * qtype.format.max / jnp.where(top > 0, top, 1), HUGE)
+    encode = jnp.minimum(format.max * qtype.format.max / select(top > 0, top, 1), HUGE)
     decode = 1 / encode
     if not is_float32(qtype.scale):  # It is a normal float32 as it is.
         decode = casting.on_format(decode, qtype.scale.format)
-        encode = jnp.where(decode == 1 / encode, encode, inverse(decode))
+        encode = select(decode == 1 / encode, encode, inverse(decode))
     if not (isinstance(qtype.format, Float) and qtype.format.family != "finite"):
         # A scale that cannot be NaN itself passes it on to the scale of its own tile.
-        bad = jnp.any(inner.split(jnp.isnan(amax)), axis=inner.axes, keepdims=True)
-        decode = jnp.where(inner.gather(bad), jnp.nan, decode)
+        bad = jnp.any(inner.split(amax != amax), axis=inner.axes, keepdims=True)
+        decode = select(inner.gather(bad), jnp.nan, decode)
     wanted = amax * inner.spread(encode * reciprocal(format.max))
     rounding, noise = procedure.rounding, None
     if rounding.stochastic:
@@ -46,7 +46,7 @@ def two_levels(
     scale = casting.on_format(wanted, qtype.format, rounding, noise)
     if isinstance(qtype.format, Int):
         # A whole scale of zero would lose a tile that is small but not empty.
-        scale = jnp.where((wanted > 0) & (scale == 0), 1, scale)
+        scale = select((wanted > 0) & (scale == 0), 1, scale)
     return _joined(scale, decode, procedure, inner, keep)
 
 
@@ -73,7 +73,7 @@ def snapped(amax: Array, format: Format, procedure: Any, layout: Layout, keep: b
     qtype = procedure.qtype
     steps, inner = qtype.format, scale_layout(layout, qtype)
     assert isinstance(steps, PowerOfTwo)
-    _, size, _ = split(jnp.where(jnp.isnan(amax), 0, amax))
+    _, size, _ = split(select(amax == amax, amax, 0))
     axes = inner.axes
     top = inner.gather(jnp.max(inner.split(size), axis=axes, keepdims=True, initial=0))
     # Exponents subtract in a quotient, less one where the divisor has the larger fraction.
@@ -87,8 +87,8 @@ def snapped(amax: Array, format: Format, procedure: Any, layout: Layout, keep: b
     largest = jax.lax.bitcast_convert_type(top, jnp.float32)
     wide = jnp.maximum(largest * reciprocal(format.max), TINY)
     wide = casting.on_format(casting.times_power(wide, -above), qtype.scale.format)
-    bad = jnp.any(inner.split(jnp.isnan(amax)), axis=axes, keepdims=True)
-    wide = jnp.where(inner.gather(bad), jnp.nan, wide)
+    bad = jnp.any(inner.split(amax != amax), axis=axes, keepdims=True)
+    wide = select(inner.gather(bad), jnp.nan, wide)
     return _joined(power, wide, procedure, inner, keep)
 
 

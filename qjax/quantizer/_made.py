@@ -12,7 +12,7 @@ import numpy as np
 from qjax import casting, qtypes, tiling
 from qjax import rounding as roundings
 from qjax._typing import Array
-from qjax.formats import INFINITY, NAN, Choice, Codebook, Format, FourthRoots, PowerOfTwo
+from qjax.formats import INFINITY, NAN, Choice, Codebook, Format, FourthRoots, PowerOfTwo, select
 from qjax.qtensor import QTensor
 from qjax.qtypes import QType
 from qjax.tiling import Layout
@@ -52,7 +52,7 @@ class Made:
         if exponent is None:
             return functools.reduce(operator.mul, self.factors)
         power = casting.times_power(jnp.ones_like(exponent, jnp.float32), exponent)
-        return power if invalid is None else jnp.where(invalid, jnp.nan, power)
+        return power if invalid is None else select(invalid, jnp.nan, power)
 
     def ready(self, x: Array, format: Format, qtype: QType, bounded: bool) -> "Made":
         """Returns the scales as the kernel reads them, where it takes its short way.
@@ -106,7 +106,7 @@ def scale_layout(layout: Layout, qtype: QType) -> Layout:
 
 
 def inverse(scale: Array) -> Array:
-    return jnp.where(scale == 0, 0, jnp.minimum(1 / scale, np.finfo(np.float32).max))
+    return select(scale == 0, 0, jnp.minimum(1 / scale, np.finfo(np.float32).max))
 
 
 def reciprocal(value: Any) -> Any:
@@ -142,7 +142,7 @@ def elements(
             noise,
             exponent=layout.spread(made.exponent),
             relative=relative,
-            highest=layout.spread(jnp.where(made.invalid, -1, INFINITY)),
+            highest=layout.spread(select(made.invalid, -1, INFINITY)),
         )
     assert made.inverse is not None
     wide = jnp.float64 if x.dtype == jnp.float64 else jnp.float32

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from qjax import calibration as calibrations
 from qjax import casting, qtensor
 from qjax._typing import Array
-from qjax.formats import INFINITY, NAN, Format, PowerOfTwo, extended
+from qjax.formats import INFINITY, NAN, Format, PowerOfTwo, extended, select
 from qjax.qtensor import QTensor
 from qjax.qtypes import QType
 from qjax.quantizer import _levels
@@ -70,7 +70,7 @@ def from_exponents(
 
 def _stored_powers(exponent: Array, invalid: Array, qtype: QType, layout: Layout) -> QTensor:
     power = casting.times_power(jnp.ones_like(exponent, jnp.float32), exponent)
-    values = jnp.where(invalid, jnp.nan, power)
+    values = select(invalid, jnp.nan, power)
     return qtensor.plain(values, qtype, scale_layout(layout, qtype))
 
 
@@ -88,10 +88,7 @@ def floats(
 
     `stretch` multiplies the bounds, where a tile uses less than the range of the format.
     """
-    bad = jax.lax.full_like(bound, NAN)
-    amax = jax.lax.bitcast_convert_type(
-        jax.lax.select(bound >= INFINITY, bad, bound), jnp.float32
-    )
+    amax = jax.lax.bitcast_convert_type(select(bound >= INFINITY, NAN, bound), jnp.float32)
     amax = amax if stretch is None else amax * stretch
     raw = jnp.maximum(amax * reciprocal(format.max), TINY)
     return from_scales(raw, amax, format, procedure, layout, key, keep)

@@ -1,24 +1,52 @@
 """Keys of stochastic roundings by path: the same in every door that a model comes through.
 
-The n-th contraction at a path rounds by `fold_in(fold_in(key, crc32(path)), n)`, with n from 0,
-where `key` is the model's: `rngs={"quant": key}` of a linen module, `rngs=key` of an nnx module,
+The n-th contraction at a path, with n from 0, has the words of the model's key, XORed with those
+of a digest of the path and with multiples of n: noise hashes them, so that it is enough that they
+differ. The key is `rngs={"quant": key}` of a linen module, `rngs=key` of an nnx module,
 `quant_key=key` of a function. Another layer therefore changes no noise but its own. A loop folds
 its turn into the key first; an nnx layer goes on counting from call to call.
 """
 
+import functools
+import hashlib
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from qjax._typing import Key, PyTree
-from qjax.contraction.absent import folded
+from qjax.contraction.absent import Absent, folded
+from qjax.rounding import derived
 
 Draws = tuple[tuple[str, int], ...]
 
 
+# Multiples of these odd numbers differ in their high bits, where the roles of operands, which are
+# XORed with a key later, do not reach.
+_COUNTED = np.array([0x9E3779B9, 0xC2B2AE3D], np.uint32)
+
+
 def at(key: Any, path: str) -> Any:
     """The key of all contractions at a path."""
-    return folded(key, zlib.crc32(path.encode()))
+    return _derived(key, _digest(path))
+
+
+def counted(key: Any, count: Any) -> Any:
+    """The key of one contraction of all at a path; the count may be traced."""
+    if isinstance(count, int):
+        return _derived(key, np.uint32(count) * _COUNTED)
+    return _derived(key, jnp.asarray(count).astype(jnp.uint32) * _COUNTED)
+
+
+def _derived(key: Any, words: Any) -> Any:
+    return key if key is None or isinstance(key, Absent) else derived(key, words)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: str) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(path.encode()).digest()[:8], "<u4").astype(np.uint32)
 
 
 # No path of a model is spelled like these.
@@ -46,7 +74,7 @@ class Noise:
         """The key of the next contraction at `path`."""
         count = self.counts.get(path, 0)
         self.counts[path] = count + 1
-        return folded(self._at(path), count)
+        return counted(self._at(path), count)
 
     def pass_over(self, draws: Draws) -> None:
         """Goes on behind contractions that drew from a copy."""

@@ -23,11 +23,19 @@ def data(key):
     return tuple(np.asarray(jax.random.key_data(key)).tolist())
 
 
-def test_the_key_of_a_contraction_is_what_is_documented():
-    noise = Noise(KEY)
-    for n in range(2):
-        expected = jax.random.fold_in(at(KEY, "a/b"), n)
-        assert data(noise.draw("a/b")) == data(expected)
+def test_no_two_contractions_share_a_key_and_a_traced_count_is_as_good_as_a_known_one():
+    noise, paths = Noise(KEY), ("", "a", "a/b", "b/a")
+    keys = {(path, n): data(noise.draw(path)) for n in range(50) for path in paths}
+    # Each of the operands of a contraction XORs a small number of its own.
+    assert len({(a ^ role, b ^ role) for a, b in keys.values() for role in range(16)}) == 3200
+    for n in range(3):
+        draw = jax.jit(lambda n: Noise(KEY, counts={"a/b": n}).draw("a/b"))
+        assert data(draw(n)) == keys["a/b", n]
+    assert data(at(KEY, "a/b")) == keys["a/b", 0] != data(at(KEY, "a"))
+    longer = jax.random.key(3, impl="rbg")  # four words
+    drawn = {data(Noise(longer).draw(path)) for path in paths}
+    assert len(drawn) == 4
+    assert len(data(longer)) == 4
 
 
 def test_copies_turns_devices_and_backward_rules_never_meet():

@@ -7,6 +7,7 @@ import pytest
 
 import qjax
 from qjax import Gemm, Policy, Quantizer
+from qjax.recipes.noise import at
 from qjax.rounding import Stochastic
 
 # The two operands, and their gradients, are rounded differently, and with noise.
@@ -28,7 +29,7 @@ SPECS = [
 def test_a_rewritten_einsum_is_the_quantized_one(spec, left, right, mapped):
     x, y = (jax.random.normal(jax.random.key(n), s) for n, s in enumerate((left, right)))
     key = jax.random.key(2)
-    place = jax.random.fold_in(jax.random.fold_in(key, 0), 0)  # The first one, at the path "".
+    place = at(key, "")  # The first one.
     f = lambda x, y: jnp.einsum(spec, x, y)  # noqa: E731
     own = lambda x, y: qjax.einsum(spec, x, y, policy=POLICY, key=place)  # noqa: E731
     if mapped:
