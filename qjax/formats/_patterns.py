@@ -37,9 +37,12 @@ def select(condition: Array, one: Any, other: Any) -> Array:
     """
     arrays = [x for x in (one, other) if not isinstance(x, int | float)]
     kinds = {(jnp.shape(x), jnp.result_type(x)) for x in arrays}
-    if len(kinds) != 1 or condition.shape != arrays[0].shape:
+    if len(kinds) != 1 or kinds != {(condition.shape, arrays[0].dtype)}:
         return jnp.where(condition, one, other)
     like = arrays[0]
+    fraction = isinstance(one, float) or isinstance(other, float)
+    if fraction and not jnp.issubdtype(like.dtype, jnp.inexact):
+        return jnp.where(condition, one, other)
     one, other = (
         jax.lax.full_like(like, x) if isinstance(x, int | float) else x for x in (one, other)
     )

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -285,3 +286,22 @@ def test_dyadic_numbers_are_products_and_shifts():
     shifted = (sums * multiplier.astype(object) + half) >> shift.astype(object)
     small = np.abs(exact.astype(float)) < 2**50
     assert (shifted == exact)[small].all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([True, False], jnp.nan, jnp.array([1, 2])),
+        ([True, False], jnp.nan, jnp.array([1.0, 2.0])),
+        ([True, False], 0, jnp.array([1.0, 2.0], jnp.bfloat16)),
+        ([True, False], jnp.array([3, 4]), jnp.array([1, 2])),
+        ([True, False], 1, 0),
+        ([[True], [False]], jnp.ones(3), 2.0),
+        (True, 1.0, jnp.float32(2)),
+    ],
+)
+def test_a_selection_is_what_where_gives(arguments):
+    condition, *rest = jnp.asarray(arguments[0]), *arguments[1:]
+    found, expected = formats.select(condition, *rest), jnp.where(condition, *rest)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
+    np.testing.assert_array_equal(found, expected)
