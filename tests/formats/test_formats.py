@@ -291,7 +291,6 @@ def test_dyadic_numbers_are_products_and_shifts():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ([True, False], jnp.nan, jnp.array([1, 2])),
         ([True, False], jnp.nan, jnp.array([1.0, 2.0])),
         ([True, False], 0, jnp.array([1.0, 2.0], jnp.bfloat16)),
         ([True, False], jnp.array([3, 4]), jnp.array([1, 2])),
@@ -305,3 +304,9 @@ def test_a_selection_is_what_where_gives(arguments):
     found, expected = formats.select(condition, *rest), jnp.where(condition, *rest)
     chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_selection_makes_no_integer_of_a_fraction():
+    with jax.numpy_dtype_promotion("standard"):
+        found = formats.select(jnp.asarray([True, False]), jnp.nan, jnp.array([1, 2]))
+    np.testing.assert_array_equal(found, [np.nan, 2])
