@@ -102,7 +102,9 @@ def largest(view: Array, axes: tuple[int, ...]) -> Array:
     _, size, _ = split(view, shallow=True)
     if not axes:
         return size
-    last = view.ndim - 1
+    spec, last = jax.typeof(view).sharding.spec, view.ndim - 1
+    if any(spec[axis] is not None for axis in axes):
+        return _over(size, axes)  # Under explicit sharding such an axis may not be cut anyhow.
     if last not in axes:
         return _over_rows(size, axes)
     width = view.shape[last]

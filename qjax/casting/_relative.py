@@ -84,9 +84,7 @@ def _bad(size: Array, shift: Shift | None, highest: Array | None, nans: bool) ->
     return bad if marked is None else bad | marked
 
 
-def _read(
-    x: Array, grid: Grid, shift: Shift | None, bottom: Array | None
-) -> tuple[Array, Array, Array]:
+def _read(x: Array, grid: Grid, shift: Shift | None, bottom: Any) -> tuple[Array, Array, Array]:
     """Returns signs, magnitudes and, up to the limit, magnitudes in units of the scale."""
     wide = x.dtype == jnp.float64
     sign, size, ordered = split(x, shallow=shift is None or not wide)
@@ -109,7 +107,7 @@ def _unsigned(pattern: Any) -> Array:
     return lax.bitcast_convert_type(jnp.asarray(pattern, jnp.int32), jnp.uint32)
 
 
-def _in_units(size: Array, shift: Shift, bottom: Array | None) -> Array:
+def _in_units(size: Array, shift: Shift, bottom: Any) -> Array:
     """Returns uint32 patterns of magnitudes in units of a scale; what is too small becomes zero.
 
     Of a normal magnitude the exponents subtract. A subnormal one is the fraction of the smallest
@@ -126,7 +124,7 @@ def _in_units(size: Array, shift: Shift, bottom: Array | None) -> Array:
     return jnp.minimum(subnormal, lax.bitcast_convert_type(normal, jnp.uint32))
 
 
-def _scaled(value: Array, shift: Shift, bottom: Array | None) -> Array:
+def _scaled(value: Array, shift: Shift, bottom: Any) -> Array:
     """Returns int32 patterns of `value * 2**exponent`, exact down to the smallest float32."""
     # Below float32's smallest normal number the pattern is how many of the smallest there are:
     # what is added to that number, in units of the scale, counts them in its last bits.
