@@ -1,5 +1,6 @@
 """Quantized tensors: what is done to them equals what is done to their values."""
 
+import itertools
 import json
 
 import jax
@@ -202,11 +203,11 @@ def test_tensors_are_encoded_and_decoded_under_explicit_sharding():
     mesh = jax.make_mesh((2, 2), ("d", "m"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
     with jax.set_mesh(mesh):
         # Tiles within a row, of which a device holds some, and along columns, cut by devices.
-        for axis in (-1, 0):
+        for name, axis in itertools.product(("mxfp8", "int8_channel", "bfp16"), (-1, 0)):
             x = jax.device_put(X[0, :4], jax.P("d", "m"))
-            stored = qjax.encode(x, "mxfp8", axis=axis)
+            stored = qjax.encode(x, name, axis=axis)
             assert stored.qvalue.sharding == x.sharding
-            expected = qjax.cast(jax.device_put(X[0, :4], jax.P()), "mxfp8", axis=axis)
+            expected = qjax.cast(jax.device_put(X[0, :4], jax.P()), name, axis=axis)
             assert np.array_equal(stored.decode(), expected)
 
 

@@ -36,10 +36,10 @@ def select(condition: Array, one: Any, other: Any) -> Array:
     compilers look at each.
     """
     arrays = [x for x in (one, other) if not isinstance(x, int | float)]
-    kinds = {(jnp.shape(x), jnp.result_type(x)) for x in arrays}
-    if len(kinds) != 1 or kinds != {(condition.shape, arrays[0].dtype)}:
+    like = arrays[0] if arrays else condition
+    alike = {jnp.result_type(x) for x in arrays} == {like.dtype}
+    if not alike or len({_place(x) for x in (condition, *arrays)}) > 1:
         return jnp.where(condition, one, other)
-    like = arrays[0]
     fraction = isinstance(one, float) or isinstance(other, float)
     if fraction and not jnp.issubdtype(like.dtype, jnp.inexact):
         return jnp.where(condition, one, other)
@@ -47,6 +47,11 @@ def select(condition: Array, one: Any, other: Any) -> Array:
         jax.lax.full_like(like, x) if isinstance(x, int | float) else x for x in (one, other)
     )
     return jax.lax.select(condition, one, other)
+
+
+def _place(x: Any) -> tuple:
+    kind = jax.typeof(x)
+    return kind.shape, kind.sharding
 
 
 def wrapped(word: int) -> int:
