@@ -118,6 +118,17 @@ class QTensor:
             shape = tuple(shape[0])
         return _shape.reshape(self, shape)
 
+    def __jax_array__(self) -> Array:
+        """Refused: what takes it for an array would decode it without being asked to.
+
+        Raises:
+          TypeError: Always.
+        """
+        raise TypeError(
+            f"{self!r} was used as an array. Decode it with `decode()`; packed weights run in the "
+            "model that `qjax.quantize` gives for the recipe that they were packed by."
+        )
+
     def __getitem__(self, key: Any) -> "QTensor":
         """Returns the part that integers and slices select; slices take whole tiles.
 

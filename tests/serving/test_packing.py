@@ -201,6 +201,15 @@ class Named(nn.Module):
         return nn.Dense(8, name="dense")(inputs)
 
 
+def test_the_float_model_and_array_functions_take_no_packed_weights():
+    x, dense = jnp.ones((2, 32)), nn.Dense(8)
+    packed = qjax.pack(dense.init(jax.random.key(0), x), "mxfp4")
+    kernel = packed["params"]["kernel"]
+    for use in (lambda: dense.apply(packed, x), lambda: x @ kernel, lambda: jnp.asarray(kernel)):
+        with pytest.raises(TypeError, match=r"mxfp4, 32x8.*used as an array.*qjax\.quantize"):
+            use()
+
+
 def test_inputs_may_be_taken_by_name():
     x = jnp.ones((2, 32))
     variables = Named().init(KEY, inputs=x)
