@@ -7,27 +7,23 @@ everybody; inside a training step buffers are warm, as in the loop. The last col
 program holds beside its input and output, relative to these. Nothing is asserted but the memory:
 machines and their load differ. Run with `make bench`.
 
-Where the time goes, by the compiled programs (XLA emits vectors of 8), on two machines: two cores
-of an AMD EPYC (family 26), where memory bounds the loops and `x + 1` moves 60 to 79 GB/s; and two
-of an Intel Xeon (model 207), where 64 MiB stay in the third cache, `x + 1` moves 55 to 85 GB/s by
-what else the machine does, and operations count: up to five of a vector come free with it, each
-further one costs about 0.06 of `x + 1`. Ratios there vary by a fifth from run to run.
+Where the time goes, by the compiled programs (XLA emits vectors of 8), on two cores of an AMD EPYC
+(family 26), where memory bounds the loops and `x + 1` moves 47 to 64 GB/s. Two cores of an Intel
+Xeon (model 207) keep 64 MiB in the third cache, so that operations count: up to five of a vector
+come free with `x + 1`, each further one costs about 0.06 of it. Ratios vary by a tenth from run to
+run on the first, by a fifth on the second.
 
-- Without a scale, and with a float scale that is known, a cast is one loop of 10 to 12 operations:
-  1.0 on AMD, 1.4 to 1.5 on Intel.
-- A power-of-two scale that is known costs 18, because input and output may be subnormal and XLA's
-  CPU flushes these: 1.1 on a quiet AMD, 1.6 where others use its cores; 1.8 on Intel.
-- A scale that comes from the data needs a pass of its own for the maxima, which costs 0.75 to 1.0
-  of `x + 1` on AMD and 0.85 to 1.15 on Intel although it only reads: one in C by both cores takes
-  0.9 there. So per-tensor casts take 1.75 to 2.0 and 2.6, int8 per channel, which rounds and
-  scales in 6 operations, as much and 2.2; both miss 1.15 and 1.5. XLA does not reduce a row and
-  use it while it is in the cache (1.25 in C), and loops over blocks of rows would gather what is
-  spread over devices.
+- Without a scale, and with one that is known, a cast is one loop of 10 to 18 operations: 0.9 to 1.0
+  on AMD, 1.4 to 1.8 on Intel.
+- A scale that comes from the data needs a pass of its own for the maxima, which only reads: three
+  transfers instead of two, so that 1.5 is the bound where memory is. Per-tensor casts take 1.55,
+  int8 per channel 1.5 to 1.6. (On Intel 2.6 and 2.4 before the casts took fewer operations; a pass
+  over the maxima in C takes 0.9 there.) XLA does not reduce a row and use it while it is in the
+  cache: loops over blocks of rows take 2.1 and more, written out 1.9, joined again 4.7.
 - Blocks need their maxima first, then one number for every block, which is in memory before the
-  elements are read: 2.3 on AMD, 3.1 on Intel along the last axis, 2.9 along the first, where there
-  is one such number to read per element.
-- Stochastic rounding adds the hash of the index, 13 operations, and 7 to compare with it: 3.6 on
-  AMD, 4.5 on Intel.
+  elements are read: 1.6 to 1.8 along the last axis, 2.4 along the first, where there is one such
+  number to read per element; NVFP4's two levels 2.3 to 2.5.
+- Stochastic rounding adds the hash of the index, 13 operations, and 7 to compare with it: 2.6.
 """
 
 import importlib.metadata
