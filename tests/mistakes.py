@@ -58,8 +58,8 @@ MUTANTS = [
     (
         "a scale that is NaN makes zeros",
         "qjax/casting/_shift.py",
-        "jnp.where(invalid, NAN, steps)",
-        "jnp.where(invalid, 0, steps)",
+        "select(invalid, NAN, steps)",
+        "select(invalid, 0, steps)",
         "tests/test_casting.py -k made_ready",
     ),
     (
@@ -72,8 +72,8 @@ MUTANTS = [
     (
         "float32 subnormals are flushed",
         "qjax/formats/_patterns.py",
-        "return jnp.where(magnitude < STEP, normal, magnitude)",
-        "return jnp.where(magnitude < STEP, -(126 << 23), magnitude)",
+        "return select(magnitude < STEP, normal, magnitude)",
+        "return select(magnitude < STEP, -(126 << 23), magnitude)",
         "tests/test_casting.py -k subnormals",
     ),
     (
@@ -120,7 +120,7 @@ MUTANTS = [
     ),
     (
         "tiles follow the kept axes",
-        "qjax/tiling.py",
+        "qjax/tiling/_resolve.py",
         "((contract, tile.contract), (keep, tile.keep))",
         "((keep, tile.contract), (contract, tile.keep))",
         "tests/test_tiling.py -k consecutive",
@@ -170,9 +170,37 @@ MUTANTS = [
     (
         "a vector of each block is left out of its maximum",
         "qjax/calibration/_base.py",
-        "jnp.max(parts, axis=-2)",
-        "jnp.max(parts[..., 1:, :], axis=-2)",
+        "size.reshape(*view.shape[:-1], *parts), (",
+        "size.reshape(*view.shape[:-1], *parts)[..., 1:, :], (",
         "tests/test_quantizer.py -k int8_channels",
+    ),
+    (
+        "integer codes reach beyond their ends",
+        "qjax/casting/_even.py",
+        "values = lax.clamp(low, x.astype(jnp.float32), high)",
+        "values = x.astype(jnp.float32)",
+        "tests/test_casting.py -k uniform",
+    ),
+    (
+        "codes of integers are cleaned of nothing where the values are asked for",
+        "qjax/quantizer/_made.py",
+        "counted and relative and not made.nans",
+        "not made.nans",
+        "tests/test_quantizer.py -k int8_channels",
+    ),
+    (
+        "all contractions at a path share their noise",
+        "qjax/recipes/noise.py",
+        "np.uint32(count) * _COUNTED",
+        "np.uint32(0) * _COUNTED",
+        "tests/recipes/test_noise.py -k share",
+    ),
+    (
+        "a transform along another axis than the last mixes neighbours of the wrong one",
+        "qjax/contraction/transforms.py",
+        "walsh_hadamard(blocks, axis + 1)",
+        "walsh_hadamard(blocks, axis)",
+        "tests/contraction/test_transforms.py -k explicit",
     ),
     (
         "subnormal inputs of a scale are read as if normal",

@@ -141,6 +141,13 @@ def test_int8_channels_scale_their_maximum_to_127():
     assert np.abs(np.asarray(stored.qvalue, np.int32)).max(axis=1).tolist() == [127] * 6
     amax = np.abs(np.asarray(x)).max(axis=1, keepdims=True)
     assert np.allclose(stored.scale.decode(), amax / 127, rtol=3e-7)
+    # Integers have one zero, cast or stored; a row with a NaN is NaN.
+    small = -jnp.abs(x).at[:, 0].set(1e6)
+    assert not np.signbit(qjax.cast(small, "int8_channel")[:, 1:]).any()
+    broken = x.at[0, 3].set(jnp.nan).at[1, 3].set(-jnp.inf)
+    for found in (qjax.cast(broken, "int8_channel"), qjax.encode(broken, "int8_channel").decode()):
+        assert np.isnan(found).all(axis=1).tolist() == [True, True] + [False] * 4
+        assert not np.isnan(found[2:]).any()
 
 
 @pytest.mark.parametrize("qtype", [qtypes.MXFP8, qtypes.MXFP4, qtypes.INT8_CHANNEL], ids=label)

@@ -1,0 +1,120 @@
+"""Where the tiles of one array lie, and how it is split into them and joined again."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+
+from qjax._typing import Array, Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the tiles of one array lie.
+
+    Attributes:
+      shape: Shape of the array.
+      order: Transposition before merging (the identity in nearly all uses).
+      merged: Shape after flattening groups of axes.
+      tiles: Tile extent along each merged axis.
+      contract: The merged axes that a dot product sums over.
+      batch: The merged batch axes.
+    """
+
+    shape: Shape
+    order: tuple[int, ...]
+    merged: Shape
+    tiles: Shape
+    contract: tuple[int, ...] = ()
+    batch: tuple[int, ...] = ()
+
+    @property
+    def scale_shape(self) -> Shape:
+        """Number of tiles along each merged axis: the shape of the scales."""
+        return tuple(-(-n // t) if n else 0 for n, t in zip(self.merged, self.tiles))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the parts fit together: runs of the axes, in order, make the merged ones."""
+        known = sorted(self.order) == list(range(len(self.shape)))
+        if not known or len(self.tiles) != len(self.merged) or 0 in self.shape:
+            return known and len(self.tiles) == len(self.merged) and 0 in self.merged
+        axes = [self.shape[axis] for axis in self.order]
+        for size in self.merged:
+            part, run = math.prod(axes[:1]), 1
+            while run < len(axes) and part != size:
+                part, run = part * axes[run], run + 1
+            axes = axes[run:] if part == size else [0]
+        return all(n == 1 for n in axes)
+
+    @property
+    def view_shape(self) -> Shape:
+        """Shape of the split array."""
+        return tuple(size for size, _ in self._parts)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of the split array that lie within a tile."""
+        return tuple(i for i, (_, inside) in enumerate(self._parts) if inside)
+
+    @property
+    def _parts(self) -> list[tuple[int, bool]]:
+        parts = []
+        for n, t in zip(self.merged, self.tiles):
+            if t == 1:
+                parts += [(n, False)]
+            elif t >= n:
+                parts += [(n, True)]
+            else:
+                parts += [(-(-n // t), False), (t, True)]
+        return parts
+
+    @property
+    def padding(self) -> list[tuple[int, int]]:
+        """Zeros that complete the last tile along each merged axis."""
+        return [(0, -n % t if t < n else 0) for n, t in zip(self.merged, self.tiles)]
+
+    def split(self, x: Array, fill: Any = 0) -> Array:
+        """Returns `x` with tiles split off, a short last tile padded with `fill`."""
+        if self.order != tuple(range(x.ndim)):
+            x = x.transpose(self.order)
+        x = x.reshape(self.merged)
+        if any(after for _, after in self.padding):
+            x = jnp.pad(x, self.padding, constant_values=fill)
+        return x.reshape(self.view_shape)
+
+    def join(self, view: Array) -> Array:
+        """Returns the array that was split."""
+        padded = tuple(n + after for n, (_, after) in zip(self.merged, self.padding))
+        return self._unmerged(view.reshape(padded))
+
+    def spread(self, scale: Array) -> Array:
+        """Returns one number per element from one per tile, in the shape of the array.
+
+        A broadcast and a reshape of the small operand: the elements themselves keep their shape,
+        so that a compiled loop may write its result in place.
+        """
+        own = self.shape == self.merged and self.order == tuple(range(len(self.shape)))
+        if own and all(t == 1 or n == 1 for t, n in zip(self.tiles, self.scale_shape)):
+            return jnp.broadcast_to(scale, self.shape)
+        narrow, wide, full = [], [], []
+        for t, count in zip(self.tiles, self.scale_shape):
+            narrow += [count] if t == 1 else [count, 1]
+            wide += [count] if t == 1 else [count, t]
+            full += [count * t]
+        x = jnp.broadcast_to(scale.reshape(narrow), wide).reshape(full)
+        return self._unmerged(x)
+
+    def _unmerged(self, x: Array) -> Array:
+        """Returns a padded merged array in the shape of the original one."""
+        if x.shape != self.merged:
+            x = x[tuple(slice(0, n) for n in self.merged)]
+        x = x.reshape(tuple(self.shape[axis] for axis in self.order))
+        if self.order != tuple(range(x.ndim)):
+            x = x.transpose(tuple(self.order.index(axis) for axis in range(x.ndim)))
+        return x
+
+    def gather(self, reduced: Array) -> Array:
+        """Returns per-tile numbers, reduced with kept dimensions, in `scale_shape`."""
+        return reduced.reshape(self.scale_shape)
