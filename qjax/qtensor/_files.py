@@ -1,6 +1,7 @@
 """Quantized tensors in safetensors files that say what they hold."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -78,7 +79,7 @@ def describe(name: str, tensor: QTensor, arrays: dict[str, np.ndarray]) -> dict[
         codes, choice = format.part(tensor.qvalue)
         arrays[f"{name}/choice"] = np.asarray(pack(_of_tiles(choice, layout), format.tile_bits))
     else:
-        codes = format.encode(format.load(tensor.qvalue))
+        codes = _unsigned(tensor.qvalue, format)
     if tensor.qtype.sparsity is not None:
         codes, mask = _sparse.squeezed(tensor)
         arrays[f"{name}/kept"] = np.asarray(pack(mask, 1))
@@ -230,6 +231,13 @@ def _codebook(table: dict[str, Any]) -> Codebook:
     return Codebook(tuple(table["values"]), label=table["label"], bounds=bounds)
 
 
+@functools.partial(jax.jit, static_argnames="format")
+def _unsigned(qvalue: Any, format: Format) -> Any:
+    """Returns stored codes as the format writes them."""
+    return format.encode(format.load(qvalue))
+
+
+@functools.partial(jax.jit, static_argnames="format")
 def _stored(codes: Any, format: Format) -> Any:
     """Returns unsigned codes as an array of the format's storage dtype."""
     if jnp.issubdtype(format.code_dtype, jnp.signedinteger):

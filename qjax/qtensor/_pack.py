@@ -1,5 +1,6 @@
 """Codes of 1 to 32 bits packed into bytes, and unpacked: little-endian, no gaps."""
 
+import functools
 import math
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from qjax._typing import Array, Shape
 
 
+@functools.partial(jax.jit, static_argnames="width")
 def pack(codes: Array, width: int) -> Array:
     """Returns the codes as a flat stream of bytes, the first code in the lowest bits.
 
@@ -68,6 +70,12 @@ def unpack(stream: Array, width: int, shape: Shape) -> Array:
             f"`unpack` was asked for {count} codes of {width} bits, {needed} bytes, but the "
             f"stream has {stream.size}. Give the whole stream and its own width and shape."
         )
+    return _unpacked(stream, width, tuple(shape))
+
+
+@functools.partial(jax.jit, static_argnames=("width", "shape"))
+def _unpacked(stream: Array, width: int, shape: Shape) -> Array:
+    count = math.prod(shape)
     if width == 0:
         return jnp.zeros(shape, jnp.uint8)
     dtype = jnp.uint8 if width <= 8 else jnp.uint16 if width <= 16 else jnp.uint32

@@ -14,6 +14,7 @@ import pytest
 
 import qjax
 from qjax import Gemm, Policy, Quantizer
+from tests.draws import normal
 
 NOTHING = Policy()
 
@@ -139,19 +140,21 @@ def results(function, dtype, kinds, options=QUICK):
     """Results and gradients of all cases of some kinds, from one program."""
     chosen = {name: case for name, case in CASES.items() if case[0] in kinds}
 
-    def every():
+    operands = {
+        name: [normal(2 * n + i, shape, dtype) for i, shape in enumerate(shapes)]
+        for n, (name, (_, shapes, _)) in enumerate(chosen.items())
+    }
+
+    def every(operands):
         found = {}
-        for n, (name, (kind, shapes, options)) in enumerate(chosen.items()):
-            x, y = (
-                jax.random.normal(jax.random.key(2 * n + i), shape, dtype)
-                for i, shape in enumerate(shapes)
-            )
+        for name, (kind, _, options) in chosen.items():
+            x, y = operands[name]
             out, pull = jax.vjp(lambda x, y, k=kind, o=options: function(k, x, y, o), x, y)
             weight = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
             found[name] = (out, *pull(weight.astype(out.dtype)))
         return found
 
-    return jax.jit(every).lower().compile(compiler_options=options)()
+    return jax.jit(every).lower(operands).compile(compiler_options=options)(operands)
 
 
 def nothing(kind, x, y, options):
@@ -273,7 +276,7 @@ SIX = ("mxfp8", "mxfp4", "int8_channel", "nf4_block64", None, "e4m3fn_channel")
 def test_a_gradient_is_differentiated_with_straight_through_roundings(
     names, implementation, by_force
 ):
-    x, y = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((3, 8), (8, 4))))
+    x, y = (normal(i, s) for i, s in enumerate(((3, 8), (8, 4))))
     gemms = [Gemm(*names[i : i + 2]) for i in (0, 2, 4)]
     policy = Policy(*gemms, implementation=implementation)
     numbers = (((1,), (0,)), ((), ()))
@@ -295,6 +298,6 @@ def test_codes_that_are_kept_have_no_second_derivative_and_say_so():
 @pytest.mark.parametrize("name", ["batched", "grouped", "experts", "einsum ij,kj (3, 9)"])
 def test_gradients_of_nothing_quantized_are_those_of_finite_differences(name, by_force):
     kind, shapes, options = CASES[name]
-    x, y = (0.5 * jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes))
+    x, y = (0.5 * normal(i, s) for i, s in enumerate(shapes))
     function = lambda x, y: ours(kind, x, y, options, NOTHING)  # noqa: E731
     jax.test_util.check_grads(function, (x, y), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 import qjax
+from tests import draws
 
 MXFP8 = qjax.Policy.all(qjax.Quantizer("mxfp8"))
-IMAGE = jax.random.normal(jax.random.key(0), (2, 6, 6, 4))
-SEQUENCE = jax.random.normal(jax.random.key(1), (2, 5, 8))
+IMAGE, SEQUENCE = draws.normal(0, (2, 6, 6, 4)), draws.normal(1, (2, 5, 8))
 
 LAYERS = {
     "Einsum": (nn.Einsum((4, 3, 2), "...c,cde->...de"), IMAGE),
@@ -25,27 +25,18 @@ LAYERS = {
 }
 
 
-def call(layer, variables, x):
-    if isinstance(layer, nn.ConvLSTMCell):
-        carry = (jnp.ones((*x.shape[:-1], 3)),) * 2
-        return layer.apply(variables, carry, x)
-    return layer.apply(variables, x)
-
-
-def init(layer, x):
-    if isinstance(layer, nn.ConvLSTMCell):
-        return layer.init(jax.random.key(0), (jnp.ones((*x.shape[:-1], 3)),) * 2, x)
-    return layer.init(jax.random.key(0), x)
+def inputs(layer, x):
+    carry = ((jnp.ones((*x.shape[:-1], 3)),) * 2,) if isinstance(layer, nn.ConvLSTMCell) else ()
+    return (*carry, x)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_contraction_of_the_layer_is_quantized(name):
     layer, x = LAYERS[name]
     quantized = qjax.quantize(layer, MXFP8)
-    variables = init(layer, x)
-    chex.assert_trees_all_equal(init(quantized, x), variables)
-    carry = ((jnp.ones((*x.shape[:-1], 3)),) * 2,) if isinstance(layer, nn.ConvLSTMCell) else ()
-    report = qjax.report(quantized, *carry, x, strict=True)
+    given = inputs(layer, x)
+    chex.assert_trees_all_equal(draws.init(quantized, *given), draws.init(layer, *given))
+    report = qjax.report(quantized, *given, strict=True)
     assert report.rows
     rest = [row for row in report.rows if not row.quantized]
     assert len(rest) == (name == "ConvLocal"), str(report)
@@ -55,16 +46,16 @@ def test_every_contraction_of_the_layer_is_quantized(name):
 @pytest.mark.parametrize("name", ["Einsum", "Conv", "ConvTranspose", "optimized LSTM"])
 def test_the_linen_door_and_the_function_door_agree_bit_for_bit(name):
     layer, x = LAYERS[name]
-    variables = init(layer, x)
+    variables = draws.variables(layer, x)
 
     def grads(apply):
         loss = lambda v: jnp.cos(apply(v)).sum()  # noqa: E731
         return jax.jit(jax.value_and_grad(loss))(variables)
 
-    linen = grads(lambda v: call(qjax.quantize(layer, MXFP8), v, x))
-    function = grads(qjax.quantize(lambda v: call(layer, v, x), MXFP8))
+    linen = grads(lambda v: qjax.quantize(layer, MXFP8).apply(v, x))
+    function = grads(qjax.quantize(lambda v: layer.apply(v, x), MXFP8))
     chex.assert_trees_all_equal(linen, function)
-    plain = grads(lambda v: call(layer, v, x))
+    plain = grads(lambda v: layer.apply(v, x))
     assert not jnp.array_equal(linen[0], plain[0])
 
 
@@ -91,16 +82,16 @@ def test_layers_can_be_left_out_by_a_rule():
 
 def test_noise_in_a_loop_needs_a_stream_that_reaches_it():
     recipe = qjax.recipes.get("mxfp4")
-    variables = nn.RNN(nn.SimpleCell(3)).init(jax.random.key(0), SEQUENCE)
+    variables = draws.variables(nn.RNN(nn.SimpleCell(3)), SEQUENCE)
     rngs = {"quant": jax.random.key(1)}
     unsplit = qjax.quantize(nn.RNN(nn.SimpleCell(3)), recipe)
     run = lambda v: unsplit.apply(v, SEQUENCE, rngs=rngs).sum()  # noqa: E731
     with pytest.raises(ValueError, match=r"'cell/[ih]'.*split_rngs=.*'quant': True"):
         jax.grad(run)(variables)
-    chex.assert_tree_all_finite(run(variables))  # Forward nothing is drawn.
+    chex.assert_tree_all_finite(jax.jit(run)(variables))  # Forward nothing is drawn.
     model = nn.RNN(nn.SimpleCell(3), split_rngs={"params": False, "quant": True})
     run = lambda v: qjax.quantize(model, recipe).apply(v, SEQUENCE, rngs=rngs).sum()  # noqa: E731
-    chex.assert_tree_all_finite(jax.grad(run)(variables))
+    chex.assert_tree_all_finite(jax.jit(jax.grad(run))(variables))
     function = qjax.quantize(nn.RNN(nn.SimpleCell(3)).apply, recipe, weights=0)
     run = lambda v: function(v, SEQUENCE, quant_key=rngs["quant"]).sum()  # noqa: E731
-    chex.assert_tree_all_finite(jax.grad(run)(variables))
+    chex.assert_tree_all_finite(jax.jit(jax.grad(run))(variables))

@@ -14,6 +14,7 @@ import pytest
 
 import qjax
 from qjax import Gemm, Policy, Quantizer, Recipe, Rule
+from tests import draws
 from tests.linen.models import (
     COARSE,
     MLP,
@@ -57,7 +58,7 @@ def test_a_quantized_module_is_pickled_with_its_recipe_and_fields(model):
         ]
         assert str(qjax.report(again, X)) == str(qjax.report(model, X))
     if model.name == "x":
-        variables = model.init(jax.random.key(0), X)
+        variables = draws.variables(MLP(width=32), X)
         np.testing.assert_array_equal(forward(again, variables), forward(model, variables))
 
 
@@ -85,7 +86,7 @@ def test_gradients_go_through_the_quantized_legs():
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 def test_a_decorated_class_in_an_undecorated_parent(jit):
     plain, asked = Parent(MLP), Parent(qjax.quantize(MLP, "mxfp8"))
-    variables = plain.init(jax.random.key(0), X)
+    variables = draws.variables(plain, X)
     run = forward if jit else (lambda m, v: m.apply(v, X))
     (a, b), (c, d) = run(plain, variables), run(asked, variables)
     np.testing.assert_array_equal(a, c)
@@ -96,7 +97,7 @@ def test_a_decorated_class_in_an_undecorated_parent(jit):
 @pytest.mark.parametrize("how", ["remat", "scan", "scan of remat"])
 def test_inside_scan_and_remat_it_computes_what_a_loop_computes(how):
     loop, other = (lifted(qjax.quantize(Block, "mxfp8"), h) for h in ("loop", how))
-    variables = loop.init(jax.random.key(0), X)
+    variables = draws.variables(loop, X)
     params = variables["params"]
     if "scan" in how:
         stacked = jax.tree.map(lambda *a: jnp.stack(a), *(params[f"b{i}"] for i in range(3)))
@@ -120,10 +121,10 @@ RECIPE = Recipe([Rule(".*Dense.*", COARSE)])
 def test_models_in_one_process_never_affect_each_other(order, jit):
     """Shapes differ between cases, so that no trace is warm when a case begins."""
     n = 2 + ["float first", "quantized first", "other recipe first"].index(order) + 3 * jit
-    x = jax.random.normal(jax.random.key(n), (n, 40))
+    x = draws.normal(n, (n, 40))
     plain = Raw()
     coarse, fine = qjax.quantize(Raw(), RECIPE), qjax.quantize(Raw(), Policy.all(MXFP8))
-    variables = plain.init(jax.random.key(0), x)
+    variables = draws.variables(plain, x)
     run = forward if jit else (lambda m, v, x: m.apply(v, x))
     models = {"float": plain, "coarse": coarse, "fine": fine}
     first = {"float first": "float", "quantized first": "coarse", "other recipe first": "fine"}
@@ -132,11 +133,11 @@ def test_models_in_one_process_never_affect_each_other(order, jit):
     again = {name: run(models[name], variables, x) for name in reversed(names)}
     chex.assert_trees_all_equal(out, again)
 
-    kernel, w = variables["params"]["Dense_0"]["kernel"], variables["params"]["w"]
+    dense, w = variables["params"]["Dense_0"], variables["params"]["w"]
     numbers = (((1,), (0,)), ((), ()))
-    raw = 3 * (x @ w)
+    rest = dense["bias"] + 3 * (x @ w)
     for name, policy in (("float", Policy()), ("coarse", COARSE), ("fine", Policy.all(MXFP8))):
-        expected = qjax.dot_general(x, kernel, numbers, policy=policy) + raw
+        expected = qjax.dot_general(x, dense["kernel"], numbers, policy=policy) + rest
         np.testing.assert_allclose(out[name], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -149,8 +150,8 @@ def test_a_jitted_block_is_not_shared_between_models():
             return nn.jit(MLP)(name="mlp")(x)
 
     for shape in ((3, 40), (5, 40)):
-        x = jax.random.normal(jax.random.key(0), shape)
-        variables = Jitted().init(jax.random.key(0), x)
+        x = draws.normal(0, shape)
+        variables = draws.variables(Jitted(), x)
         models = [Jitted(), qjax.quantize(Jitted(), Policy.all(MXFP8))]
         if shape[0] == 5:
             models.reverse()
@@ -158,10 +159,9 @@ def test_a_jitted_block_is_not_shared_between_models():
         if shape[0] == 5:
             out.reverse()
         params = variables["params"]["mlp"]
-        np.testing.assert_allclose(out[0], by_hand(params, x, Policy()), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(
-            out[1], by_hand(params, x, Policy.all(MXFP8)), rtol=1e-5, atol=1e-6
-        )
+        for got, policy in zip(out, (Policy(), Policy.all(MXFP8))):
+            expected = jax.jit(by_hand, static_argnums=2)(params, x, policy)
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_two_threads_with_two_recipes():

@@ -11,8 +11,9 @@ import pytest
 import qjax
 from qjax import Gemm, Policy, Quantizer, Recipe, Rule, calibration, operands
 from qjax.train import LinenTask, Step
+from tests.draws import init, normal, variables
 
-X = jax.random.normal(jax.random.key(1), (6, 8))
+X = normal(1, (6, 8))
 LSQ = Policy(fwd=Gemm(operands.LSQ(bits=4), operands.LSQ(bits=4, granularity="channel")))
 DELAYED = Quantizer("int4:float32", calibration=calibration.Delayed(length=3))
 REMEMBERING = Policy(fwd=Gemm(DELAYED, None))
@@ -44,8 +45,7 @@ def shapes(tree):
 
 
 def test_init_adds_learned_values_under_the_layer_and_leaves_the_others():
-    plain = MLP().init(jax.random.key(0), X)
-    made = qjax.quantize(MLP(), LSQ).init(jax.random.key(0), X)
+    plain, made = (init(model, X) for model in (MLP(), qjax.quantize(MLP(), LSQ)))
     added = {k: v for k, v in shapes(made).items() if "/quant/" in k}
     assert added == {
         "params/up/quant/fwd_lhs/step": (),
@@ -61,8 +61,8 @@ def test_init_adds_learned_values_under_the_layer_and_leaves_the_others():
 @pytest.mark.parametrize("kind", [MLP, Attention, SetUp])
 def test_training_moves_the_learned_values(kind):
     model = qjax.quantize(kind(), LSQ)
-    variables = model.init(jax.random.key(0), X)
-    grads = jax.jit(jax.grad(lambda v: jnp.sum(jnp.sin(model.apply(v, X)))))(variables)
+    made = init(model, X)
+    grads = jax.jit(jax.grad(lambda v: jnp.sum(jnp.sin(model.apply(v, X)))))(made)
     steps = {k: v for k, v in shapes(grads).items() if "/quant/" in k}
     assert len(steps) == {MLP: 4, Attention: 12, SetUp: 2}[kind]
     leaves = jax.tree_util.tree_leaves_with_path(grads)
@@ -71,10 +71,10 @@ def test_training_moves_the_learned_values(kind):
 
 def test_a_layer_that_is_called_twice_keeps_one_history():
     model = qjax.quantize(SetUp(), REMEMBERING)
-    variables = model.init(jax.random.key(0), X)
-    assert shapes(variables["quant"]) == {"layer/fwd_lhs": (3, 1, 1)}
-    _, after = model.apply(variables, X, mutable=["quant"])
-    kernel, bias = (variables["params"]["layer"][n] for n in ("kernel", "bias"))
+    made = init(model, X)
+    assert shapes(made["quant"]) == {"layer/fwd_lhs": (3, 1, 1)}
+    _, after = model.apply(made, X, mutable=["quant"])
+    kernel, bias = (made["params"]["layer"][n] for n in ("kernel", "bias"))
     first = qjax.cast(X, "int4:float32") @ kernel + bias
     expected = [jnp.max(jnp.abs(first)), jnp.max(jnp.abs(X)), 0]
     np.testing.assert_allclose(jnp.ravel(after["quant"]["layer"]["fwd_lhs"]), expected, rtol=1e-5)
@@ -108,7 +108,7 @@ BOTH = Policy(fwd=Gemm(DELAYED, operands.LSQ(bits=4)))
 def test_inside_lifts_values_and_states_are_those_of_a_loop(how):
     axes = {"params": 0, "quant": 0}
     loop, other = (lifted(qjax.quantize(Block, BOTH), h, axes) for h in ("loop", how))
-    start = loop.init(jax.random.key(0), X)
+    start = init(loop, X)
 
     def stacked(collection):
         if "scan" not in how:
@@ -116,7 +116,7 @@ def test_inside_lifts_values_and_states_are_those_of_a_loop(how):
         return {"layers": jax.tree.map(lambda *a: jnp.stack(a), *collection.values())}
 
     given = {name: stacked(collection) for name, collection in start.items()}
-    chex.assert_trees_all_equal_shapes(other.init(jax.random.key(0), X), given)
+    chex.assert_trees_all_equal_shapes(jax.eval_shape(other.init, jax.random.key(0), X), given)
 
     def run(model, params, quant):
         def loss(params):
@@ -146,17 +146,16 @@ class Bare(nn.Module):
 def test_layers_without_a_seam_learn_and_remember():
     policy = Policy(fwd=Gemm(DELAYED, operands.LSQ()), dlhs=Gemm(DELAYED, None))
     model = qjax.quantize(Bare(), policy)
-    variables = model.init(jax.random.key(0), X)
-    plain = Bare().init(jax.random.key(0), X)["params"]
-    flat = dict(jax.tree_util.tree_leaves_with_path(variables["params"]))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(plain):
+    made, plain = (init(m, X) for m in (model, Bare()))
+    flat = dict(jax.tree_util.tree_leaves_with_path(made["params"]))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(plain["params"]):
         np.testing.assert_array_equal(flat[path], leaf)
 
     def loss(variables):
         out, after = model.apply(variables, X, mutable=["quant"])
         return jnp.sum(jnp.sin(out)), after["quant"]
 
-    grads, after = jax.jit(jax.grad(loss, has_aux=True))(variables)
+    grads, after = jax.jit(jax.grad(loss, has_aux=True))(made)
     steps = [
         g for p, g in jax.tree_util.tree_leaves_with_path(grads["params"]) if "quant" in str(p)
     ]
@@ -170,14 +169,14 @@ def test_layers_without_a_seam_learn_and_remember():
 
 def test_without_a_mutable_collection_nothing_moves():
     model = qjax.quantize(MLP(), REMEMBERING)
-    variables = model.init(jax.random.key(0), X)
-    np.testing.assert_array_equal(model.apply(variables, X), model.apply(variables, X))
+    made = init(model, X)
+    np.testing.assert_array_equal(model.apply(made, X), model.apply(made, X))
 
 
 def test_missing_values_and_unlifted_collections_are_named():
     model = qjax.quantize(MLP(), LSQ)
     with pytest.raises(ValueError, match=r"'up'.*'quant/fwd_lhs'.*'params'.*`init`"):
-        model.apply(MLP().init(jax.random.key(0), X), X)
+        model.apply(variables(MLP(), X), X)
     stack = lifted(qjax.quantize(Block, REMEMBERING), "scan", {"params": 0})
     with pytest.raises(ValueError, match=r"variable_axes=\{'params': 0, 'quant': 0\}"):
         stack.init(jax.random.key(0), X)
@@ -202,8 +201,8 @@ def test_a_loop_that_shares_its_parameters_is_learned_through_the_function_door(
     model, x = nn.RNN(nn.SimpleCell(3)), jnp.ones((2, 4, 5))
     with pytest.raises(ValueError, match=r"'lsq4'.*nn\.RNN.*qjax\.quantize\(model\.apply"):
         qjax.quantize(model, "lsq4").init(jax.random.key(0), x)
-    variables = model.init(jax.random.key(0), x)
+    floats = variables(model, x)
     apply = qjax.quantize(model.apply, "lsq4", weights=0)
-    quant = apply.init(variables, x)
-    grads = jax.grad(lambda quant: jnp.sum(apply(variables, x, quant=quant)))(quant)
+    quant = apply.init(floats, x)
+    grads = jax.jit(jax.grad(lambda quant: jnp.sum(apply(floats, x, quant=quant))))(quant)
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(grads["params"]))

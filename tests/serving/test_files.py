@@ -11,6 +11,7 @@ import pytest
 
 import qjax
 from qjax.serving import load, save
+from tests.draws import variables
 
 X = jnp.ones((2, 64))
 
@@ -28,7 +29,7 @@ class Model(nn.Module):
         )(x)
 
 
-VARIABLES = Model().init(jax.random.key(0), X)
+VARIABLES = variables(Model(), X)
 
 
 def packed(recipe):
@@ -42,16 +43,14 @@ def place(request, tmp_path):
 
 @pytest.mark.parametrize("recipe", ["mxfp4", "nvfp4", "nf4", "int8"])
 def test_what_is_saved_comes_back(place, recipe):
-    variables = packed(recipe)
-    save(place, variables)
-    for back in (load(place), load(place, like=variables)):
-        assert jax.tree.structure(back) == jax.tree.structure(variables)
-        jax.tree.map(np.testing.assert_array_equal, back, variables)
-        assert [x.dtype for x in jax.tree.leaves(back)] == [
-            x.dtype for x in jax.tree.leaves(variables)
-        ]
+    saved = packed(recipe)
+    save(place, saved)
+    for back in (load(place), load(place, like=saved)):
+        assert jax.tree.structure(back) == jax.tree.structure(saved)
+        jax.tree.map(np.testing.assert_array_equal, back, saved)
+        assert [x.dtype for x in jax.tree.leaves(back)] == [x.dtype for x in jax.tree.leaves(saved)]
     abstract = jax.eval_shape(lambda v: qjax.pack(v, recipe, model=Model(), inputs=(X,)), VARIABLES)
-    jax.tree.map(np.testing.assert_array_equal, load(place, like=abstract), variables)
+    jax.tree.map(np.testing.assert_array_equal, load(place, like=abstract), saved)
 
 
 def test_the_file_takes_the_bits_of_the_type(tmp_path):

@@ -7,23 +7,21 @@ import numpy as np
 import qjax
 from qjax import Gemm, Policy, Recipe, Rule
 from qjax.recipes.stored import is_stored
+from tests.draws import normal
 
 WIDTH, HEADS, LAYERS = 32, 2, 3
 RECIPE = Recipe([Rule("logits", Policy()), Rule(".*", Policy(fwd=Gemm("mxfp8", "mxfp4")))])
 
 
-def init(key):
+def init():
     sizes = {
         "qkv": (WIDTH, 3 * WIDTH),
         "out": (WIDTH, WIDTH),
         "up": (WIDTH, 64),
         "down": (64, WIDTH),
     }
-    layers = {
-        name: jax.random.normal(jax.random.fold_in(key, n), (LAYERS, *size)) / 8
-        for n, (name, size) in enumerate(sizes.items())
-    }
-    return {"embed": jax.random.normal(key, (16, WIDTH)), "layers": layers}
+    layers = {name: normal(n, (LAYERS, *size)) / 8 for n, (name, size) in enumerate(sizes.items())}
+    return {"embed": normal(4, (16, WIDTH)), "layers": layers}
 
 
 def block(x, w):
@@ -42,7 +40,7 @@ def model(params, tokens):
 
 
 def test_a_model_written_by_hand_serves_packed_weights():
-    params, tokens = init(jax.random.key(0)), jnp.arange(12).reshape(2, 6)
+    params, tokens = init(), jnp.arange(12).reshape(2, 6)
     report = qjax.report(qjax.quantize(model, RECIPE, weights=0), params, tokens, strict=True)
     assert sum(row.quantized for row in report.rows) == 6
     packed = qjax.pack(params, RECIPE, model=model, inputs=(tokens,))

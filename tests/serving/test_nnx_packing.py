@@ -10,8 +10,9 @@ import qjax
 from qjax import Gemm, Policy, Quantizer, Recipe, Rule
 from qjax.recipes.stored import is_stored
 from qjax.serving import load, save
+from tests.draws import module, normal
 
-X = jax.random.normal(jax.random.key(0), (2, 4, 32))
+X = normal(0, (2, 4, 32))
 MXFP4 = Recipe([Rule(".*", Policy(fwd=Gemm("mxfp8", "mxfp4")))])
 
 
@@ -32,7 +33,7 @@ class Model(nnx.Module):
         return self.up(self.conv(x))
 
 
-MODEL = Model(nnx.Rngs(0))
+MODEL = module(Model)
 
 
 @nnx.jit

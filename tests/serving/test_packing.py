@@ -10,8 +10,8 @@ import qjax
 from qjax import Gemm, Policy, QTensor, Quantizer, Recipe, Rule
 from qjax.recipes.stored import is_stored
 from qjax.serving import UnpackedWarning, size_of
+from tests import draws
 
-KEY = jax.random.key(0)
 POLICY = qjax.recipes.get("int8").default
 WEIGHTS = {name: Quantizer(name) for name in ("mxfp4", "int8_channel", "nvfp4")}
 
@@ -97,8 +97,8 @@ def test_packed_models_compute_the_same_bits(name, recipe):
         return  # Its policy is written in its code.
     model, shape = MODELS[name]
     spun = Recipe([Rule(".*", Policy(fwd=SPUN))])
-    x, chosen = jax.random.normal(KEY, shape), spun if recipe == "spun" else weight_only(recipe)
-    variables = model.init(jax.random.key(1), x)
+    x, chosen = draws.normal(0, shape), spun if recipe == "spun" else weight_only(recipe)
+    variables = draws.variables(model, x)
     packed = qjax.pack(variables, chosen, model=model, inputs=(x,))
     leaves = jax.tree.leaves_with_path(packed, is_leaf=is_stored)
     for path, leaf in leaves:
@@ -112,8 +112,8 @@ def test_packed_models_compute_the_same_bits(name, recipe):
 def test_six_quantized_operands_with_noise_compute_the_same_bits():
     noisy = Quantizer("mxfp8", rounding=qjax.rounding.Stochastic(), scale="floor")
     recipe = Recipe([Rule(".*", Policy(fwd=Gemm(noisy, "mxfp8"), drhs=Gemm(noisy, noisy)))])
-    model, x = nn.Sequential([nn.Dense(8), nn.Dense(4)]), jax.random.normal(KEY, (3, 32))
-    variables = model.init(KEY, x)
+    model, x = nn.Sequential([nn.Dense(8), nn.Dense(4)]), draws.normal(0, (3, 32))
+    variables = draws.variables(model, x)
     packed = qjax.pack(variables, recipe, model=model, inputs=(x,))
     apply = jax.jit(qjax.quantize(model, recipe).apply)
     key = {"quant": jax.random.key(5)}
@@ -123,7 +123,7 @@ def test_six_quantized_operands_with_noise_compute_the_same_bits():
 def test_names_alone_pack_matrices_as_the_model_does():
     model = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(4)])
     x = jnp.ones((2, 32))
-    variables = model.init(KEY, x)
+    variables = draws.variables(model, x)
     recipe = Recipe([Rule("layers_2", Policy()), Rule(".*", weight_only("nvfp4").default)])
     named = qjax.pack(variables, recipe)
     traced = qjax.pack(variables, recipe, model=model, inputs=(x,))
@@ -133,7 +133,7 @@ def test_names_alone_pack_matrices_as_the_model_does():
 
 def test_kernels_of_more_axes_need_the_model():
     model = nn.Conv(4, (3, 3))
-    variables = model.init(KEY, jnp.ones((1, 4, 4, 2)))
+    variables = draws.variables(model, jnp.ones((1, 4, 4, 2)))
     with pytest.raises(ValueError, match=r"params/kernel: a kernel of shape .* pass `model=`"):
         qjax.pack(variables, "mxfp8")
 
@@ -161,14 +161,14 @@ class Twice(nn.Module):
 )
 def test_what_cannot_be_packed_is_said(model, reason):
     x = jnp.ones((2, 32))
-    variables, recipe = model.init(KEY, x), weight_only("mxfp4")
+    variables, recipe = draws.variables(model, x), weight_only("mxfp4")
     with pytest.raises(ValueError, match=reason):
         qjax.pack(variables, recipe, model=model, inputs=(x,))
 
 
 def test_not_strict_packs_the_rest_and_warns():
     x, model = jnp.ones((2, 32)), Scaled()
-    variables, recipe = model.init(KEY, x), weight_only("mxfp4")
+    variables, recipe = draws.variables(model, x), weight_only("mxfp4")
     with pytest.warns(UnpackedWarning, match="computed, not moved"):
         packed = qjax.pack(variables, recipe, model=model, inputs=(x,), strict=False)
     assert is_stored(packed["params"]["Dense_0"]["kernel"])
@@ -179,7 +179,7 @@ def test_not_strict_packs_the_rest_and_warns():
 @pytest.mark.parametrize("name", ["int8_tensor", "nvfp4"])
 def test_a_scale_over_joined_kernels_is_no_scale_of_one_of_them(name):
     x = jnp.ones((2, 3, 8))
-    variables = Sequence().init(KEY, x)
+    variables = draws.variables(Sequence(), x)
     recipe = Recipe([Rule(".*", Policy(fwd=Gemm(None, name)))])
     with pytest.raises(ValueError, match="a scale spans the parts"):
         qjax.pack(variables, recipe, model=Sequence(), inputs=(x,))
@@ -187,7 +187,7 @@ def test_a_scale_over_joined_kernels_is_no_scale_of_one_of_them(name):
 
 def test_the_wrong_recipe_names_the_leaf_and_both_types():
     x, model = jnp.ones((2, 32)), nn.Sequential([nn.Dense(8)])
-    packed = qjax.pack(model.init(KEY, x), "mxfp4", model=model, inputs=(x,))
+    packed = qjax.pack(draws.variables(model, x), "mxfp4", model=model, inputs=(x,))
     with pytest.raises(ValueError, match=r"at 'layers_0' takes mxfp8 as `rhs`, but .* as mxfp4"):
         qjax.quantize(model, "mxfp8").apply(packed, x)
     float_first = Recipe([Rule("layers_0", Policy()), Rule("x", POLICY, optional=True)])
@@ -212,21 +212,21 @@ def test_the_float_model_and_array_functions_take_no_packed_weights():
 
 def test_inputs_may_be_taken_by_name():
     x = jnp.ones((2, 32))
-    variables = Named().init(KEY, inputs=x)
+    variables = draws.variables(Named(), inputs=x)
     packed = qjax.pack(variables, "mxfp4", model=Named(), inputs={"inputs": x})
     assert is_stored(packed["params"]["dense"]["kernel"])
 
 
 def test_nothing_to_pack_is_an_error():
     x, model = jnp.ones((2, 32)), nn.Dense(8)
-    variables = model.init(KEY, x)
+    variables = draws.variables(model, x)
     with pytest.raises(ValueError, match="found none"):
         qjax.pack(variables, "float32", model=model, inputs=(x,))
 
 
 def test_shapes_are_enough():
     model, x = MODELS["scanned"][0], jax.ShapeDtypeStruct((2, 32), jnp.float32)
-    variables = jax.eval_shape(lambda: model.init(KEY, jnp.ones((2, 32))))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.ones((2, 32))))
 
     def packing(v):
         return qjax.pack(v, "mxfp4", model=model, inputs=(x,))
@@ -240,7 +240,7 @@ def test_shapes_are_enough():
 
 def test_sizes_are_what_bits_per_element_says():
     model, x = nn.Dense(64, use_bias=False), jnp.ones((1, 64))
-    packed = qjax.pack(model.init(KEY, x), "mxfp4", model=model, inputs=(x,))
+    packed = qjax.pack(draws.variables(model, x), "mxfp4", model=model, inputs=(x,))
     assert size_of(packed).packed == 64 * 64 * 4.25 / 8
     assert size_of(packed).bits_per_element == qjax.qtypes.MXFP4.bits_per_element
 
@@ -257,7 +257,7 @@ def test_a_model_of_many_layers_decodes_one_at_a_time(recipe):
             return x
 
     model, x, chosen = Deep(), jnp.ones((2, 64)), weight_only(recipe)
-    packed = qjax.pack(model.init(KEY, x), chosen, model=model, inputs=(x,))
+    packed = qjax.pack(draws.variables(model, x), chosen, model=model, inputs=(x,))
     program = jax.jit(qjax.quantize(model, chosen).apply).lower(packed, x).compile()
     assert program.memory_analysis().temp_size_in_bytes < 3 * 64 * 64 * 4
 
@@ -274,6 +274,6 @@ def test_a_scanned_model_decodes_one_layer_at_a_time():
 
     model, x = Deep(), jnp.ones((2, 64))
     recipe = weight_only("mxfp4")
-    packed = qjax.pack(model.init(KEY, x), recipe, model=model, inputs=(x,))
+    packed = qjax.pack(draws.variables(model, x), recipe, model=model, inputs=(x,))
     program = jax.jit(qjax.quantize(model, recipe).apply).lower(packed, x).compile()
     assert program.memory_analysis().temp_size_in_bytes < 5 * 64 * 64 * 4

@@ -11,9 +11,10 @@ import qjax
 from qjax import Gemm, Policy, Quantizer, Recipe, Rule, calibration, operands
 from qjax.contraction import Hadamard, Permutation, Smoothing
 from qjax.serving import load, save
+from tests.draws import module, normal, variables
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (3, 32))
+X = normal(0, (3, 32))
 SPUN = Hadamard(8, seed=3)
 
 
@@ -36,27 +37,28 @@ def test_functions_compute_the_same_bits_whichever_operand_is_the_weight(transfo
     def model(w, x):
         return w.T @ x.T if left else x @ w
 
-    w, chosen = jax.random.normal(jax.random.key(1), (32, 16)), recipe(transform, "mxfp4")
+    w, chosen = normal(1, (32, 16)), recipe(transform, "mxfp4")
     packed = qjax.pack(w, chosen, model=model, inputs=(X,))
     run = jax.jit(qjax.quantize(model, chosen, weights=0))
     np.testing.assert_array_equal(run(w, X), run(packed, X))
 
 
 def test_modules_of_nnx_compute_the_same_bits_and_go_to_disk(tmp_path):
-    model = nnx.Sequential(
-        nnx.Linear(32, 16, rngs=nnx.Rngs(0)), nnx.Linear(16, 8, rngs=nnx.Rngs(1))
+    model = module(
+        lambda rngs: nnx.Sequential(nnx.Linear(32, 16, rngs=rngs), nnx.Linear(16, 8, rngs=rngs))
     )
     packed = qjax.pack(model, recipe(SPUN), inputs=(X,))
-    expected = qjax.quantize(model, recipe(SPUN))(X)
-    np.testing.assert_array_equal(expected, packed(X))
+    run = nnx.jit(lambda model: model(X))
+    expected = run(qjax.quantize(model, recipe(SPUN)))
+    np.testing.assert_array_equal(expected, run(packed))
     graph, state = nnx.split(packed)
     save(tmp_path / "model.safetensors", state)
     again = nnx.merge(graph, load(tmp_path / "model.safetensors", like=state))
-    np.testing.assert_array_equal(expected, again(X))
+    np.testing.assert_array_equal(expected, run(again))
 
 
 DENSE = nn.Sequential([nn.Dense(16)])
-VARIABLES = DENSE.init(KEY, X)
+VARIABLES = variables(DENSE, X)
 
 
 def packed(transform):
@@ -152,14 +154,14 @@ REMEMBERING = Quantizer("int8_tensor", calibration=calibration.Delayed(length=4)
 def test_packed_weights_stand_beside_activations_that_learn_or_remember(transform, activations):
     chosen = Policy(fwd=Gemm(activations, "int4_channel", transform=transform))
     model = qjax.quantize(DENSE, chosen)
-    variables = model.init(KEY, X)
-    tensors = qjax.pack(variables, chosen, model=DENSE, inputs=(X,))
+    started = model.init(KEY, X)
+    tensors = qjax.pack(started, chosen, model=DENSE, inputs=(X,))
     assert isinstance(tensors["params"]["layers_0"]["kernel"], qjax.QTensor)
     run = jax.jit(lambda v: model.apply(v, 2 * X, mutable=["quant"]))
-    jax.tree.map(np.testing.assert_array_equal, run(tensors), run(variables))
+    jax.tree.map(np.testing.assert_array_equal, run(tensors), run(started))
 
 
 def test_a_weight_that_is_trained_is_said_to_be_the_reason():
-    variables = qjax.quantize(DENSE, "lsq4").init(KEY, X)
+    started = qjax.quantize(DENSE, "lsq4").init(KEY, X)
     with pytest.raises(ValueError, match=r"layers_0 \(dot_general\): LSQ\(.* more of its weight"):
-        qjax.pack(variables, "lsq4", model=DENSE, inputs=(X,))
+        qjax.pack(started, "lsq4", model=DENSE, inputs=(X,))
