@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 FLOORS = {
     "_typing": 1,
-    "formats": 2, "rounding": 2, "tiling": 2, "apart": 2, "manual": 2,
+    "formats": 2, "rounding": 2, "tiling": 2, "apart": 2,
     "casting": 3, "qtypes": 3, "calibration": 3,
     "qtensor": 4,
     "quantizer": 5, "diagnostics": 5, "gradients": 5,

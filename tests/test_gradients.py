@@ -67,20 +67,6 @@ def test_learned_steps_have_the_gradient_of_the_paper():
     assert float(gs) == pytest.approx(expected, rel=1e-5)
 
 
-def test_devices_that_share_a_step_count_the_elements_of_all():
-    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
-    x, steps = jnp.linspace(-3, 3, 32).reshape(4, 8), jnp.array([[0.5], [0.25], [1.0], [0.5]])
-    lsq = lambda x, s: gradients.lsq(x, s, low=-4, high=3)  # noqa: E731
-    plus = lambda x, s: gradients.lsq_plus(x, s, s / 8, low=0, high=3)  # noqa: E731
-    # One step for all devices, or one for the rows of each.
-    for function, step, held in ((lsq, 0.5, ()), (plus, 0.5, ()), (lsq, steps, ("d",))):
-        split = jax.shard_map(
-            function, mesh=mesh, in_specs=(jax.P("d"), jax.P(*held)), out_specs=jax.P("d")
-        )
-        slope = lambda f: jax.grad(lambda s: jnp.sin(f(x, s)).sum())(jnp.asarray(step))  # noqa: B023, E731
-        np.testing.assert_allclose(slope(split), slope(function), rtol=1e-5)
-
-
 def test_learned_offsets_move_the_range():
     x = jnp.array([1.4, 2.2, 9.0])
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import Array, PyTree
-from qjax.manual import varying
 
 
 def settle(following: PyTree, before: PyTree) -> PyTree:
@@ -23,6 +22,16 @@ def settle(following: PyTree, before: PyTree) -> PyTree:
 def _over_devices(following: Array, before: Array) -> Array:
     axes = tuple(sorted(varying(following) - varying(before)))
     return jax.lax.pmax(following, axes) if axes else following
+
+
+def varying(x: Array) -> frozenset[str]:
+    """Axes of a mesh along which devices are known to hold different values of `x`.
+
+    Known are those of a `jax.shard_map` with `check_vma`, inside of it.
+    """
+    known = jax.typeof(x)
+    kind = getattr(known, "manual_axis_type", None)  # Called `vma` in other versions of JAX.
+    return known.vma if kind is None else kind.varying
 
 
 @jax.custom_batching.custom_vmap

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from qjax._typing import Array
 from qjax.gradients._surrogates import round_through, scaled, through
-from qjax.manual import parts
 
 
 def lsq(x: Array, step: Array, *, low: float, high: float) -> Array:
@@ -28,8 +27,8 @@ def lsq(x: Array, step: Array, *, low: float, high: float) -> Array:
     References:
       Esser et al., "Learned step size quantization", ICLR 2020, arXiv:1902.08153.
     """
-    step = jnp.asarray(step)
-    step = scaled(step, 1 / (_elements(x, step) * max(high, 1)) ** 0.5)
+    elements = x.size / jnp.size(step)
+    step = scaled(jnp.asarray(step), 1 / (elements * max(high, 1)) ** 0.5)
     return round_through(jnp.clip(x / step, low, high)) * step
 
 
@@ -39,15 +38,9 @@ def lsq_plus(x: Array, step: Array, offset: Array, *, low: float, high: float) -
     References:
       Bhalgat et al., "LSQ+", CVPR workshops 2020, arXiv:2004.09576.
     """
-    step, offset = jnp.asarray(step), jnp.asarray(offset)
-    factor = 1 / (_elements(x, step) * max(high, 1)) ** 0.5
-    step, offset = scaled(step, factor), scaled(offset, factor)
+    factor = 1 / (x.size / jnp.size(step) * max(high, 1)) ** 0.5
+    step, offset = scaled(jnp.asarray(step), factor), scaled(jnp.asarray(offset), factor)
     return round_through(jnp.clip((x - offset) / step, low, high)) * step + offset
-
-
-def _elements(x: Array, step: Array) -> float:
-    """How many elements share a step, those on other devices of a `jax.shard_map` included."""
-    return x.size * parts(x, step) / step.size
 
 
 def pact(x: Array, bound: Array, bits: int) -> Array:

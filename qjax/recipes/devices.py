@@ -16,8 +16,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from qjax._typing import Array, PyTree
 from qjax.contraction.absent import folded
+from qjax.contraction.settling import varying
 from qjax.contraction.variables import DIAGNOSTICS, PENALTIES
-from qjax.manual import varying
 from qjax.recipes import stored
 from qjax.recipes.ledger import PARAMS
 from qjax.recipes.places import Evaluator, Place
