@@ -7,8 +7,9 @@ import numpy as np
 import qjax
 from qjax.apart import apart
 from qjax.contraction import legs
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (8, 16))
+X = normal(0, (8, 16))
 
 
 def test_a_function_is_traced_once_and_its_calls_stay_calls():
@@ -45,7 +46,7 @@ def test_layers_of_one_shape_share_the_tracing_of_their_legs(monkeypatch):
     seen, compute = [], legs.compute
     monkeypatch.setattr(legs, "compute", lambda *a: seen.append(a[1]) or compute(*a))
     policy = qjax.Policy.all(qjax.Quantizer("mxfp8"))
-    weights = jax.random.normal(jax.random.key(1), (5, 16, 16))
+    weights = normal(1, (5, 16, 16))
 
     def loss(x, weights):
         for w in weights:

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import qjax
+from tests.draws import module
 
 MXFP8 = qjax.Policy.all(qjax.Quantizer("mxfp8"))
 IMAGE = jax.ShapeDtypeStruct((2, 6, 6, 4), "float32")
@@ -38,7 +39,7 @@ def gates(letters):
     return [side + letter for letter in letters for side in "ih"]
 
 
-# The layer, its inputs, and the paths of its contractions.
+# The layer (of nnx, what makes it), its inputs, and the paths of its contractions.
 LINEN = {
     "Dense": (nn.Dense(4), [ROWS], [""]),
     "DenseGeneral": (nn.DenseGeneral((4, 3), axis=(-2, -1)), [SEQUENCE], [""]),
@@ -65,56 +66,59 @@ LINEN = {
     ),
     "WeightNorm": (nn.WeightNorm(nn.Dense(4)), [ROWS], ["layer_instance"]),
 }
-RNGS = nnx.Rngs(0)
 CELL = ["dense_i", "dense_h"]
 
 
-def rnn():
-    return nnx.RNN(nnx.SimpleCell(8, 3, rngs=RNGS), rngs=RNGS)
+def rnn(rngs):
+    return nnx.RNN(nnx.SimpleCell(8, 3, rngs=rngs), rngs=rngs)
 
 
 NNX = {
-    "Linear": (nnx.Linear(8, 4, rngs=RNGS), [ROWS], [""]),
+    "Linear": (lambda rngs: nnx.Linear(8, 4, rngs=rngs), [ROWS], [""]),
     "LinearGeneral": (
-        nnx.LinearGeneral((5, 8), (4, 3), axis=(-2, -1), rngs=RNGS),
+        lambda rngs: nnx.LinearGeneral((5, 8), (4, 3), axis=(-2, -1), rngs=rngs),
         [SEQUENCE],
         [""],
     ),
-    "Einsum": (nnx.Einsum("...c,cd->...d", (8, 4), rngs=RNGS), [SEQUENCE], [""]),
-    "Conv": (nnx.Conv(4, 6, (3, 3), rngs=RNGS), [IMAGE], [""]),
-    "ConvTranspose": (nnx.ConvTranspose(4, 6, (3, 3), rngs=RNGS), [IMAGE], [""]),
-    "Embed": (NnxAttend(RNGS), [ROWS], ["table"]),
+    "Einsum": (lambda rngs: nnx.Einsum("...c,cd->...d", (8, 4), rngs=rngs), [SEQUENCE], [""]),
+    "Conv": (lambda rngs: nnx.Conv(4, 6, (3, 3), rngs=rngs), [IMAGE], [""]),
+    "ConvTranspose": (lambda rngs: nnx.ConvTranspose(4, 6, (3, 3), rngs=rngs), [IMAGE], [""]),
+    "Embed": (lambda rngs: NnxAttend(rngs), [ROWS], ["table"]),
     "MultiHeadAttention": (
-        nnx.MultiHeadAttention(2, 8, decode=False, rngs=RNGS),
+        lambda rngs: nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs),
         [SEQUENCE],
         ATTENTION,
     ),
     "LoRA": (
-        nnx.LoRA(8, 2, 4, base_module=nnx.Linear(8, 4, rngs=RNGS), rngs=RNGS),
+        lambda rngs: nnx.LoRA(8, 2, 4, base_module=nnx.Linear(8, 4, rngs=rngs), rngs=rngs),
         [ROWS],
         ["", "", "base_module"],
     ),
-    "LoRALinear": (nnx.LoRALinear(8, 4, lora_rank=2, rngs=RNGS), [ROWS], ["", "lora", "lora"]),
+    "LoRALinear": (
+        lambda rngs: nnx.LoRALinear(8, 4, lora_rank=2, rngs=rngs),
+        [ROWS],
+        ["", "lora", "lora"],
+    ),
     "LSTMCell": (
-        nnx.LSTMCell(8, 3, rngs=RNGS),
+        lambda rngs: nnx.LSTMCell(8, 3, rngs=rngs),
         [(CARRY, CARRY), ROWS],
         ["ii", "hi", "if_", "hf", "ig", "hg", "io", "ho"],
     ),
     "OptimizedLSTMCell": (
-        nnx.OptimizedLSTMCell(8, 3, rngs=RNGS),
+        lambda rngs: nnx.OptimizedLSTMCell(8, 3, rngs=rngs),
         [(CARRY, CARRY), ROWS],
         CELL,
     ),
-    "GRUCell": (nnx.GRUCell(8, 3, rngs=RNGS), [CARRY, ROWS], CELL),
-    "SimpleCell": (nnx.SimpleCell(8, 3, rngs=RNGS), [CARRY, ROWS], CELL),
-    "RNN": (rnn(), [SEQUENCE], [f"cell/{part}" for part in CELL]),
+    "GRUCell": (lambda rngs: nnx.GRUCell(8, 3, rngs=rngs), [CARRY, ROWS], CELL),
+    "SimpleCell": (lambda rngs: nnx.SimpleCell(8, 3, rngs=rngs), [CARRY, ROWS], CELL),
+    "RNN": (lambda rngs: rnn(rngs), [SEQUENCE], [f"cell/{part}" for part in CELL]),
     "Bidirectional": (
-        nnx.Bidirectional(rnn(), rnn(), rngs=RNGS),
+        lambda rngs: nnx.Bidirectional(rnn(rngs), rnn(rngs), rngs=rngs),
         [SEQUENCE],
         [f"{way}_rnn/cell/{part}" for way in ("forward", "backward") for part in CELL],
     ),
     "WeightNorm": (
-        nnx.WeightNorm(nnx.Linear(8, 4, rngs=RNGS), rngs=RNGS),
+        nnx.WeightNorm(module(lambda rngs: nnx.Linear(8, 4, rngs=rngs)), rngs=nnx.Rngs(0)),
         [ROWS],
         ["layer_instance"],
     ),
@@ -150,6 +154,7 @@ def test_every_layer_of_the_library_is_here(library, kind, layers):
     ],
 )
 def test_all_contractions_are_quantized_and_none_is_counted_twice(layer, inputs, paths):
+    layer = layer if isinstance(layer, nn.Module | nnx.Module) else module(layer)
     plain = qjax.report(layer, *inputs)
     report = qjax.report(qjax.quantize(layer, MXFP8), *inputs, strict=True)
     rest = [row for row in report.rows if not row.quantized]
@@ -162,10 +167,11 @@ def test_all_contractions_are_quantized_and_none_is_counted_twice(layer, inputs,
 
 
 def spectral():
-    layer = nnx.Linear(8, 4, rngs=RNGS)
+    rngs = nnx.Rngs(0)
+    layer = nnx.Linear(8, 4, rngs=rngs)
     return [
         (nn.SpectralNorm(nn.Dense(4)), "layer_instance"),
-        (nnx.SpectralNorm(layer, rngs=RNGS), "layer_instance"),
+        (nnx.SpectralNorm(layer, rngs=rngs), "layer_instance"),
     ]
 
 

@@ -8,9 +8,10 @@ import pytest
 import qjax
 from qjax import Gemm, Policy, Quantizer, qtensor, qtypes
 from qjax.tiling import Tile, resolve
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (64, 96))
-W = jax.random.normal(jax.random.key(1), (96, 32))
+X = normal(0, (64, 96))
+W = normal(1, (96, 32))
 DOT = (((1,), (0,)), ((), ()))
 
 
@@ -58,7 +59,7 @@ def test_contractions_follow_an_axis_that_they_contract_and_refuse_others():
 
 
 def test_two_tiles_may_name_both_axes():
-    x = jax.random.normal(jax.random.key(2), (4, 32, 48))
+    x = normal(2, (4, 32, 48))
     found = qjax.cast(x, "int8:float32_t16d1_t8d2")
     tiles = x.reshape(4, 2, 16, 6, 8)
     scale = jnp.abs(tiles).max(axis=(2, 4), keepdims=True) / 127

@@ -11,9 +11,10 @@ import pytest
 
 import qjax
 from qjax.recipes.matching import UnmatchedRuleWarning
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (4, 64))
-W = jax.random.normal(jax.random.key(1), (64, 64)) / 8
+X = normal(0, (4, 64))
+W = normal(1, (64, 64)) / 8
 HEAD = qjax.Recipe(
     (qjax.Rule("head", qjax.Policy()), qjax.Rule(".*", qjax.Policy.all(qjax.Quantizer("mxfp8"))))
 )

@@ -9,10 +9,11 @@ import pytest
 import qjax
 from qjax import Gemm, Policy, Quantizer, Recipe, Rule, calibration, operands
 from qjax.contraction.variables import Values
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (4, 8))
-W = jax.random.normal(jax.random.key(1), (8, 8)) / 3
-STACK = jax.random.normal(jax.random.key(2), (3, 8, 8)) / 3
+X = normal(0, (4, 8))
+W = normal(1, (8, 8)) / 3
+STACK = normal(2, (3, 8, 8)) / 3
 DELAYED = Quantizer("e4m3fn:float32", calibration=calibration.Delayed(length=4))
 LSQ = operands.LSQ(bits=4)
 POLICY = Policy(fwd=Gemm(DELAYED, LSQ), dlhs=Gemm(DELAYED, None))

@@ -18,9 +18,10 @@ import qjax
 from qjax import Policy, recipes
 from qjax.contraction.variables import Values
 from qjax.recipes import fp8_delayed, hbfp
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (5, 16))
-W = jax.random.normal(jax.random.key(1), (16, 16)) / 4
+X = normal(0, (5, 16))
+W = normal(1, (16, 16)) / 4
 NUMBERS = (((1,), (0,)), ((), ()))
 POLICIES = {
     "float": Policy(),

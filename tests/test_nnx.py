@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 import qjax
+from tests.draws import module, normal
 
 TOKENS = jnp.arange(6)[None]
 
@@ -58,12 +59,12 @@ class Small(nnx.Module):
 
 @pytest.fixture(scope="module")
 def model():
-    return Model(nnx.Rngs(0))
+    return module(Model)
 
 
 @pytest.fixture(scope="module")
 def small():
-    return Small(nnx.Rngs(0))
+    return module(Small)
 
 
 def loss(model):
@@ -170,7 +171,7 @@ class Stack(nnx.Module):
 
 def test_stacked_layers_draw_noise_of_their_own():
     quantized = qjax.quantize(Stack(), "mxfp4", rngs=nnx.Rngs(quant=0))
-    x = jax.random.normal(jax.random.key(0), (2, 16))
+    x = normal(0, (2, 16))
     grads = [nnx.grad(lambda m: m(x).sum())(quantized)["layers"]["kernel"][...] for _ in range(2)]
     assert grads[0].shape == (3, 16, 16)
     assert not jnp.array_equal(*grads)

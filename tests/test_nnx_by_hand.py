@@ -10,10 +10,11 @@ import pytest
 from flax import nnx
 
 import qjax
+from tests.draws import normal
 
 MXFP8 = qjax.Policy.all(qjax.Quantizer("mxfp8"))
 RECIPE = qjax.Recipe([qjax.Rule("experts/router", MXFP8), qjax.Rule(".*", MXFP8)])
-X = jax.random.normal(jax.random.key(0), (4, 32))
+X = normal(0, (4, 32))
 
 
 class Experts(nnx.Module):

@@ -12,8 +12,9 @@ from flax import nnx
 import qjax
 from qjax import Gemm, Policy, Quantizer, calibration, operands
 from qjax.train import NnxTask, Step
+from tests.draws import init, module, normal
 
-X = jax.random.normal(jax.random.key(0), (2, 6, 8))
+X = normal(0, (2, 6, 8))
 DELAYED = Quantizer("e4m3fn:float32", calibration=calibration.Delayed(length=3))
 LSQ = operands.LSQ(bits=4)
 BITS = operands.LearnedBits(bits=6.5, price=0.5)
@@ -49,7 +50,7 @@ class Twin(nn.Module):
 
 @pytest.fixture(scope="module")
 def model():
-    return Model(nnx.Rngs(0))
+    return module(Model)
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +113,12 @@ def test_split_and_merge_keep_everything(quantized):
 
 def test_linen_and_nnx_give_the_same_bits():
     """Outputs, gradients, learned values and the states of both passes."""
-    small = Small(nnx.Rngs(0))
+    small = module(Small)
     ours = qjax.quantize(small, POLICY, example=(X,))
     twin = qjax.quantize(Twin(), POLICY)
-    variables = twin.init(jax.random.key(0), X)
+    variables = init(twin, X)
     weights = {"kernel": small.up.kernel[...], "bias": small.up.bias[...]}
-    step = twin.init(jax.random.key(0), X)["params"]["up"]["quant"]
+    step = init(twin, X)["params"]["up"]["quant"]
     variables = {**variables, "params": {"up": {**weights, "quant": step}}}
     variables["params"]["up"]["quant"]["fwd_rhs"]["step"] = nnx.state(ours, nnx.Param)["up"][
         "dot_general"]["store"]["params"]["fwd_rhs"]["step"][...]  # fmt: skip
@@ -158,7 +159,7 @@ def test_a_step_of_training_keeps_states_and_reports_facts():
 
 def test_operands_that_are_trained_without_values_compute_as_in_linen():
     """Signs and ternary weights are estimated, but hold nothing."""
-    small = Small(nnx.Rngs(0))
+    small = module(Small)
     ours = qjax.quantize(small, "bitnet_b158")  # There is nothing to find from an example.
     weights = {"kernel": small.up.kernel[...], "bias": small.up.bias[...]}
     twin = qjax.quantize(Twin(), "bitnet_b158")

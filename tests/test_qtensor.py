@@ -10,9 +10,10 @@ import pytest
 
 import qjax
 from qjax import formats, qtensor, qtypes
+from tests.draws import normal
 from tests.families import QTYPES, label
 
-X = jax.random.normal(jax.random.key(0), (4, 6, 64))
+X = normal(0, (4, 6, 64))
 
 
 @pytest.mark.parametrize("name", ["mxfp8", "mxfp4", "int8_channel", "nvfp4", "e4m3fn"])

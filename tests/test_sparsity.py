@@ -13,9 +13,10 @@ import qjax
 from qjax import Gemm, Policy, Quantizer, calibration, gradients, qtensor, qtypes, rounding
 from qjax.contraction import operands
 from qjax.contraction.variables import Values
+from tests.draws import normal
 
 DOT = (((1,), (0,)), ((), ()))
-X = jax.random.normal(jax.random.key(0), (6, 96))
+X = normal(0, (6, 96))
 NAMES = [
     "e2m1fnuz:e8m0_t32n2m4",
     "int8:float32_t0n1m4",
@@ -58,7 +59,7 @@ def test_every_small_group_keeps_what_numpy_keeps(kept, group):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 @pytest.mark.parametrize("length", [1, 3, 16, 18])
 def test_short_groups_and_all_dtypes_keep_what_numpy_keeps(length, dtype):
-    x = jax.random.normal(jax.random.key(length), (5, length)).astype(dtype)
+    x = normal(length, (5, length)).astype(dtype)
     type = qtypes.QType("float32", sparsity=qtypes.Sparsity(2, 4))
     found = np.asarray(qjax.cast(x, type), np.float32)
     np.testing.assert_array_equal(found, oracle(np.asarray(x, np.float32), 2, 4))
@@ -199,9 +200,9 @@ def test_a_tensor_cut_within_a_group_is_not_saved(tmp_path):
 
 
 def test_gradients_pass_through_what_is_kept_alone():
-    w = jax.random.normal(jax.random.key(2), (96, 8))
+    w = normal(2, (96, 8))
     sparse = Quantizer("int8:float32_t32n2m4")
-    g = jax.random.normal(jax.random.key(3), (6, 8))
+    g = normal(3, (6, 8))
     mask = sparse.kept(w, contract=(0,))
 
     def both(fwd, variables=None, **options):
@@ -217,7 +218,7 @@ def test_gradients_pass_through_what_is_kept_alone():
 
 
 def test_several_contracted_axes_are_grouped_flattened():
-    x = jax.random.normal(jax.random.key(4), (3, 5, 7))
+    x = normal(4, (3, 5, 7))
     found = Quantizer("int8:float32_t0n2m4").kept(x, contract=(1, 2))
     expected = oracle(np.asarray(x).reshape(3, 35), 2, 4).reshape(3, 5, 7) != 0
     np.testing.assert_array_equal(found, expected)

@@ -14,8 +14,10 @@ from flax import nnx
 import qjax
 from qjax import Gemm, Policy, Quantizer
 from qjax.rounding import Stochastic
+from tests import draws
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (2, 5, 32))
+X = normal(0, (2, 5, 32))
 KEY = jax.random.key(7)
 NOISY = Quantizer("mxfp4", rounding=Stochastic(), scale="floor")
 POLICIES = {
@@ -79,7 +81,7 @@ def loss(y):
     return jnp.cos(y).sum()
 
 
-VARIABLES = Linen().init(jax.random.key(0), X)
+VARIABLES = draws.variables(Linen(), X)
 
 
 def through_linen(policy):
@@ -88,7 +90,7 @@ def through_linen(policy):
 
 
 def through_nnx(policy):
-    module = Nnx(nnx.Rngs(0))
+    module = draws.module(Nnx)
     for name, layer in VARIABLES["params"].items():
         nnx.update(getattr(module, name), layer)
     model = qjax.quantize(module, policy, rngs=KEY)
@@ -116,7 +118,7 @@ def test_reports_of_the_three_doors_name_the_same_contractions():
     function = qjax.quantize(by_hand, policy, weights=["params"])
     reports = [
         qjax.report(qjax.quantize(Linen(), policy), X, strict=True),
-        qjax.report(qjax.quantize(Nnx(nnx.Rngs(0)), policy), X, strict=True),
+        qjax.report(qjax.quantize(draws.module(Nnx), policy), X, strict=True),
         qjax.report(function, VARIABLES["params"], X, strict=True),
     ]
     lists = [[(row.path, row.op, row.flops, row.formats) for row in r.rows] for r in reports]
@@ -126,8 +128,8 @@ def test_reports_of_the_three_doors_name_the_same_contractions():
 @pytest.mark.parametrize("door", ["linen", "nnx", "function"])
 def test_convolutions_of_float16_are_those_of_the_decoded_operands_rounded_once(door):
     quantizer = Quantizer("mxfp8")
-    x = jax.random.normal(jax.random.key(0), (2, 6, 32), jnp.float16)
-    kernel = jax.random.normal(jax.random.key(1), (3, 32, 4), jnp.float16)
+    x = normal(0, (2, 6, 32), jnp.float16)
+    kernel = normal(1, (3, 32, 4), jnp.float16)
     settings = {
         "window_strides": (2,),
         "padding": "SAME",

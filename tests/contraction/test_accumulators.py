@@ -11,13 +11,10 @@ import pytest
 import qjax
 from qjax import Gemm, Policy, Quantizer
 from qjax.contraction import FloatAccumulator, IntegerAccumulator
+from tests.draws import normal, whole
 
 DOT = (((1,), (0,)), ((), ()))
 NARROW = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
-
-
-def normal(seed, shape, scale=1.0):
-    return scale * jax.random.normal(jax.random.key(seed), shape)
 
 
 def dot(policy, x, y):
@@ -63,7 +60,7 @@ def wrapped(bits):
 @pytest.mark.parametrize("overflow", ["saturate", "wrap"])
 @pytest.mark.parametrize("bits", [6, 9, 16])
 def test_an_integer_sum_saturates_or_wraps_at_every_addition(bits, overflow, length):
-    x, y = normal(0, (3, 37), 9.0), normal(1, (37, 4), 9.0)
+    x, y = 9 * normal(0, (3, 37)), 9 * normal(1, (37, 4))
     gemm = Gemm("int5", "int5", accumulator=IntegerAccumulator(bits, length, overflow))
     codes = [np.clip(np.rint(np.asarray(a)), -15, 15).astype(np.int64) for a in (x, y)]
     add = {"saturate": saturated, "wrap": wrapped}[overflow](bits)
@@ -151,10 +148,7 @@ OPS = {
 def test_a_wide_sum_of_whole_numbers_is_the_plain_product_on_every_leg(op):
     """Small whole numbers are exact in every order, so that all ways must agree to the bit."""
     make, a, b = OPS[op]
-    whole = lambda seed, shape: jax.random.randint(  # noqa: E731
-        jax.random.key(seed), shape, -7, 8
-    ).astype(jnp.float32)
-    x, y = whole(0, a), whole(1, b)
+    x, y = whole(0, 7, a), whole(1, 7, b)
     # One power of two for each row or column loses nothing of these numbers.
     channel = Quantizer(qjax.QType("int4", qjax.Tile(None, 1), qjax.QType("e8m0")))
     codes = Gemm(channel, "int4", accumulator=IntegerAccumulator(16, 5, "wrap"))
@@ -170,7 +164,7 @@ def test_a_wide_sum_of_whole_numbers_is_the_plain_product_on_every_leg(op):
         with pytest.raises(ValueError, match="scales differ along it"):
             legs(policy)
         policy = Policy(values, values, values)
-    for got, want in zip(jax.jit(lambda: legs(policy))(), legs(Policy()), strict=True):
+    for got, want in zip(*jax.jit(lambda: (legs(policy), legs(Policy())))(), strict=True):
         np.testing.assert_array_equal(got, want)
 
 

@@ -15,6 +15,7 @@ from qjax.contraction.bilinear import _bilinear
 from qjax.contraction.casts import split
 from qjax.contraction.memory import Memory
 from qjax.contraction.operations import DotGeneral, Einsum
+from tests.draws import normal, whole
 
 MXFP8 = Quantizer("mxfp8")
 
@@ -39,10 +40,6 @@ EINSUMS = {
     "ij,k->ik": ((3, 4), (5,)),
     "b...,b...->b": ((3, 4, 2), (3, 4, 2)),
 }
-
-
-def normal(seed, shape, dtype=jnp.float32):
-    return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
 def value_and_grads(fn, lhs, rhs):
@@ -102,10 +99,7 @@ def test_a_matmul_equals_the_three_explicit_products(dtype):
     Small whole numbers stay whole under mxfp4 (its scales are powers of two), so the sums are
     exact in every order and must agree to the bit.
     """
-    whole = lambda seed, shape: jax.random.randint(  # noqa: E731
-        jax.random.key(seed), shape, -15, 16
-    ).astype(dtype)
-    x, w, g = whole(0, (37, 70)), whole(1, (70, 45)), whole(2, (37, 45))
+    x, w, g = (whole(n, 15, s, dtype) for n, s in enumerate(((37, 70), (70, 45), (37, 45))))
     mxfp4 = Quantizer("mxfp4")
     q = lambda a, axis: mxfp4.cast(a, contract=(axis,), dtype=jnp.float32)  # noqa: E731
     fn = lambda x, w: qjax.dot_general(  # noqa: E731

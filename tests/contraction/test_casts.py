@@ -10,9 +10,10 @@ import pytest
 import qjax
 from qjax.contraction import casts
 from qjax.contraction.axes import OperandAxes
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (64, 128))
-W = [jax.random.normal(jax.random.key(n), (128, 96)) for n in (1, 2, 3)]
+X = normal(0, (64, 128))
+W = [normal(n, (128, 96)) for n in (1, 2, 3)]
 ON_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere casts are fused")
 
 

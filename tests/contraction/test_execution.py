@@ -17,6 +17,7 @@ from qjax.contraction.devices import Device
 from qjax.contraction.execution import execute
 from qjax.contraction.plans import choose, plan
 from qjax.contraction.policy import LEGS
+from tests.draws import normal
 
 SHAPES = ((64, 96), (96, 32))
 NUMBERS = (((1,), (0,)), ((), ()))
@@ -27,7 +28,7 @@ TYPES = ["mxfp8", "bfp8", "int8_channel", "int8_tensor", "e4m3fn_tensor", "e4m3f
 
 
 def operands(scale=1.0):
-    return [scale * jax.random.normal(jax.random.key(i), s) for i, s in enumerate(SHAPES)]
+    return [scale * normal(i, s) for i, s in enumerate(SHAPES)]
 
 
 def run(policy, lhs, rhs, implementation, numbers=NUMBERS):
@@ -64,8 +65,8 @@ def test_sums_of_integers_are_exact(implementation):
 
 def test_batched_and_transposed_products_agree_too():
     numbers = (((1,), (3,)), ((0, 3), (0, 1)))  # (b, k, m, h) and (b, h, n, k)
-    lhs = jax.random.normal(jax.random.key(0), (2, 32, 8, 3))
-    rhs = jax.random.normal(jax.random.key(1), (2, 3, 16, 32))
+    lhs = normal(0, (2, 32, 8, 3))
+    rhs = normal(1, (2, 3, 16, 32))
     for name in ("mxfp8", "int8_channel"):
         policy = qjax.Policy.all(qjax.Quantizer(name))
         fast, reference = (run(policy, lhs, rhs, i, numbers) for i in ("xla", "reference"))
@@ -172,7 +173,7 @@ def test_a_native_product_is_in_the_compiled_program_or_said_to_be_widened(name,
 def test_block_scaled_operands_are_those_of_the_reference(name):
     """No device here multiplies them, so `jax.nn.scaled_matmul` stands by its definition."""
     quantizer = qjax.Quantizer(name)
-    x = jax.random.normal(jax.random.key(0), (2, 64, 3, 5))  # b, k, m, l: k and l contracted
+    x = normal(0, (2, 64, 3, 5))  # b, k, m, l: k and l contracted
     tensor = quantizer.encode(x, contract=(3, 1), batch=(0,))
     codes, scales, top = blockscaled.matrices(tensor, [[0], [2], [3, 1]])
     block = quantizer.qtype.tile.contract

@@ -11,14 +11,15 @@ from qjax import Gemm, Policy, Quantizer
 from qjax.contraction import BitSplit, Chosen, operands
 from qjax.contraction.variables import Values
 from qjax.rounding import Stochastic
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (12, 3, 8))
-W = jax.random.normal(jax.random.key(1), (8, 5)) / 3
-G = jax.random.normal(jax.random.key(2), (12, 3, 5))
+X = normal(0, (12, 3, 8))
+W = normal(1, (8, 5)) / 3
+G = normal(2, (12, 3, 5))
 NUMBERS = (((2,), (0,)), ((), ()))
 LOW, HIGH = Quantizer("int2:float32"), Quantizer("int8:float32")
 PARAMS = {
-    "kernel": jax.random.normal(jax.random.key(3), (8, 2)),
+    "kernel": normal(3, (8, 2)),
     "bias": jnp.array([0.1, -0.1]),
 }
 GATE = operands.Gated(choices=(LOW, HIGH), costs=(1.0, 4.0))

@@ -9,9 +9,10 @@ import qjax
 from qjax import Gemm, Policy, operands
 from qjax.contraction import Hadamard, IntegerAccumulator
 from qjax.contraction.variables import Values
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (6, 16))
-W = jax.random.normal(jax.random.key(1), (16, 5)) / 4
+X = normal(0, (6, 16))
+W = normal(1, (16, 5)) / 4
 NUMBERS = (((1,), (0,)), ((), ()))
 LHS = operands.LSQ(bits=4)
 GRIDS = {

@@ -14,9 +14,10 @@ from qjax.contraction import facts
 from qjax.contraction.axes import OperandAxes
 from qjax.contraction.plans import REFERENCE, Plan
 from qjax.contraction.variables import Values
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (6, 8))
-W = jax.random.normal(jax.random.key(1), (8, 8)) / 4
+X = normal(0, (6, 8))
+W = normal(1, (8, 8)) / 4
 NUMBERS = (((1,), (0,)), ((), ()))
 DELAYED = Quantizer("e5m2:float32", calibration=calibration.Delayed(length=3))
 AVERAGE = Quantizer("e5m2:float32", calibration=calibration.MovingAverage(decay=0.5))

@@ -10,6 +10,7 @@ import qjax
 from qjax import Gemm, Policy
 from qjax.contraction import FloatAccumulator, LMul, ShiftAdd
 from qjax.formats import Float
+from tests.draws import normal
 
 DOT = (((1,), (0,)), ((), ()))
 
@@ -36,9 +37,10 @@ def test_every_pair_of_eight_bit_floats_is_one_integer_addition(dtype, m, bias, 
     top = int(codes[finite][codes[finite] < 128].max())
     expected = reference(x, y, m, bias, top, offset).astype(np.uint8).view(dtype)
     name = np.dtype(dtype).name.removeprefix("float8_")
-    got = LMul(name)(values[finite][:, None], values[finite][None])
+    multiply = jax.jit(LMul(name))
+    got = multiply(values[finite][:, None], values[finite][None])
     np.testing.assert_array_equal(got, expected.astype(np.float32))
-    special = LMul(name)(jnp.array([jnp.nan, jnp.inf, jnp.inf]), jnp.array([1.0, -2.0, 0.0]))
+    special = multiply(np.float32([np.nan, np.inf, np.inf]), np.float32([1, -2, 0]))
     np.testing.assert_array_equal(special, [np.nan, -np.inf, np.nan])
 
 
@@ -87,14 +89,18 @@ def test_laws_of_the_product():
 
 
 def test_a_product_of_arrays_is_the_loop_over_products():
-    x = jax.random.normal(jax.random.key(0), (3, 21))
-    y = jax.random.normal(jax.random.key(1), (21, 4))
+    x = normal(0, (3, 21))
+    y = normal(1, (21, 4))
     mul = LMul(Float(8, 4))
+
+    @jax.jit
+    def added(sums, a, b):
+        term = mul(a[:, None], b[None])
+        return jnp.stack([sums[0] + term, qjax.cast(sums[1] + term, "bfloat16")])
+
     sums = jnp.zeros((2, 3, 4))
-    for k in range(21):
-        term = mul(x[:, k, None], y[None, k])
-        narrow = qjax.cast(sums[1] + term, "bfloat16")
-        sums = jnp.stack([sums[0] + term, narrow])
+    for a, b in zip(np.asarray(x).T, np.asarray(y), strict=True):
+        sums = added(sums, a, b)
     for accumulator, total in ((None, sums[0]), (FloatAccumulator("bfloat16"), sums[1])):
         policy = Policy(Gemm(multiplier=mul, accumulator=accumulator))
         out, pull = jax.vjp(lambda x, y, p=policy: qjax.dot_general(x, y, DOT, policy=p), x, y)

@@ -15,9 +15,10 @@ from qjax.contraction.operands import Operand
 from qjax.contraction.variables import Values
 from qjax.qtypes import QType
 from qjax.tiling import Tile
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (6, 16))
-W = jax.random.normal(jax.random.key(1), (16, 5)) / 4
+X = normal(0, (6, 16))
+W = normal(1, (16, 5)) / 4
 DELAYED = Quantizer("int4:float32", calibration=calibration.Delayed(length=3))
 NUMBERS = (((1,), (0,)), ((), ()))
 

@@ -7,6 +7,7 @@ import pytest
 
 import qjax
 from qjax import Policy, Quantizer, Rule
+from tests.draws import normal
 
 NUMBERS = (((1,), (0,)), ((), ()))
 SIX = Policy.all(Quantizer("mxfp8"))
@@ -81,8 +82,8 @@ def test_a_policy_of_strings_is_refused():
         ((0, 4, 5), (5, 3)),
     ],
 )
-def test_matmul_is_that_of_jax_and_quantizes_as_einsum_does(a, b, getkey):
-    a, b = jax.random.normal(getkey(), a), jax.random.normal(getkey(), b)
+def test_matmul_is_that_of_jax_and_quantizes_as_einsum_does(a, b):
+    a, b = normal(0, a), normal(1, b)
 
     def value_and_grads(f):
         return jax.value_and_grad(lambda a, b: jnp.sum(f(a, b) ** 2), (0, 1))(a, b)

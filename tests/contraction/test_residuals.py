@@ -10,13 +10,12 @@ import pytest
 import qjax
 from qjax import Gemm, Policy, Quantizer, calibration
 from qjax.contraction import SAVED, BitSplit, Hadamard
+from tests.draws import normal
 
 DOT = (((1,), (0,)), ((), ()))
 DOTS = jax.checkpoint_policies.dots_saveable
 INT8, INT4 = Quantizer("int8_channel"), Quantizer("int4_channel")
-X, W, G = (
-    jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((16, 32), (32, 64), (16, 64)))
-)
+X, W, G = (normal(i, s) for i, s in enumerate(((16, 32), (32, 64), (16, 64))))
 # Clips every element beyond one.
 UNIT = Quantizer(qjax.QType("int4", qjax.Tile(), "float32"), calibration=calibration.Fixed(1.0))
 

@@ -8,10 +8,11 @@ import pytest
 import qjax
 from qjax import Gemm, Policy, Quantizer
 from qjax.quantizer import Stored
+from tests.draws import normal
 
 NUMBERS = (((1,), (0,)), ((), ()))
-X = jax.random.normal(jax.random.key(0), (8, 48))
-W = jax.random.normal(jax.random.key(1), (48, 16))
+X = normal(0, (8, 48))
+W = normal(1, (48, 16))
 
 
 def product(x, w, policy, **settings):

@@ -8,8 +8,9 @@ from flax import nnx
 
 import qjax
 from qjax.ptq import Statistics
+from tests.draws import normal, variables
 
-BATCHES = [jax.random.normal(jax.random.key(n), (4, 6, 8)) * (n + 1) for n in range(3)]
+BATCHES = [normal(n, (4, 6, 8)) * (n + 1) for n in range(3)]
 ALL = np.concatenate(BATCHES)
 
 
@@ -28,7 +29,7 @@ class Model(nn.Module):
         return nn.MultiHeadDotProductAttention(2, name="attention")(x)
 
 
-VARIABLES = Model().init(jax.random.key(9), BATCHES[0])
+VARIABLES = variables(Model(), BATCHES[0])
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_other_doors_see_the_same(seen):
 def test_static_scales_of_a_batch_are_its_own(recipe):
     quantizer = qjax.Quantizer(recipe)
     chosen = qjax.recipes.get(qjax.Policy(fwd=qjax.Gemm(quantizer, quantizer)))
-    model, x = nn.Sequential([nn.Dense(32)]), jax.random.normal(jax.random.key(1), (4, 32))
+    model, x = nn.Sequential([nn.Dense(32)]), normal(1, (4, 32))
     variables = model.init(jax.random.key(0), x)
     static = qjax.capture(model, variables, [x]).static(chosen)
     dynamic = qjax.quantize(model, chosen).apply

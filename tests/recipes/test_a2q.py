@@ -12,12 +12,13 @@ from qjax.contraction.accumulators import IntegerAccumulator
 from qjax.contraction.variables import Values
 from qjax.formats import Int
 from qjax.recipes import a2q
+from tests.draws import normal
 
 DIMENSIONS = (((1,), (0,)), ((), ()))
 BITS, K, N = 4, 48, 24
-X = jax.random.normal(jax.random.key(0), (32, K))
-W = jax.random.normal(jax.random.key(1), (K, N))
-Y = jnp.tanh(X @ jax.random.normal(jax.random.key(2), (K, N)))
+X = normal(0, (32, K))
+W = normal(1, (K, N))
+Y = jnp.tanh(X @ normal(2, (K, N)))
 
 
 def trained(policy, steps):

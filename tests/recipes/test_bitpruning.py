@@ -10,10 +10,11 @@ import qjax
 from qjax.contraction.variables import Values
 from qjax.recipes import bitpruning
 from qjax.train import freeze_after
+from tests.draws import normal
 
 DIMENSIONS = (((1,), (0,)), ((), ()))
-X = jax.random.normal(jax.random.key(0), (16, 8))
-W = jax.random.normal(jax.random.key(1), (8, 4))
+X = normal(0, (16, 8))
+W = normal(1, (8, 4))
 
 
 def run(price, steps, *, by_size=False, task=1.0):

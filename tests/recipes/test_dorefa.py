@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from qjax.recipes import dorefa
+from tests.draws import normal
 
-W = jax.random.normal(jax.random.key(0), (32, 64))
+W = normal(0, (32, 64))
 
 
 def made(bits):

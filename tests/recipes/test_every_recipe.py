@@ -22,12 +22,13 @@ from qjax import (
     rounding,
 )
 from qjax.contraction.outside import needs_variables
+from tests.draws import normal
 
 NAMES = recipes.names()
 # What a repr may name: the rooms, what they hold, and first of all what `qjax` itself does.
 ROOMS = (calibration, contraction, gradients, operands, quantizer, rounding, qtypes, formats, qjax)
 NAMESPACE = {name: thing for room in ROOMS for name, thing in vars(room).items()}
-X = jax.random.normal(jax.random.key(0), (8, 32))
+X = normal(0, (8, 32))
 
 
 class MLP(nn.Module):
@@ -36,9 +37,6 @@ class MLP(nn.Module):
         for name in ("first", "up", "last"):
             x = nn.relu(nn.Dense(32, name=name)(x))
         return nn.Dense(10, name="lm_head")(x)
-
-
-VARIABLES = MLP().init(jax.random.key(1), X)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +56,8 @@ def test_it_is_named_hashable_and_survives_pickling_and_flattening(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_linen_model_takes_a_step_with_finite_gradients(name):
     model = qjax.quantize(MLP(), name)
-    variables = model.init({"params": jax.random.key(1), "quant": jax.random.key(2)}, X)
+    rngs = {"params": jax.random.key(1), "quant": jax.random.key(2)}
+    variables = jax.jit(model.init)(rngs, X)
     state = {k: v for k, v in variables.items() if k != "params"}
 
     def loss(params):
@@ -81,7 +80,8 @@ STATELESS = [name for name in NAMES if not needs_variables(recipes.get(name).def
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(STATELESS)))
 def test_what_learns_has_parameters_with_gradients(name):
     model = qjax.quantize(MLP(), name)
-    state = model.init({"params": jax.random.key(1), "quant": jax.random.key(2)}, X)
+    rngs = {"params": jax.random.key(1), "quant": jax.random.key(2)}
+    state = jax.jit(model.init)(rngs, X)
     params = state.pop("params")
     learned = params["up"].get("quant", {})
     if not jax.tree.leaves(learned):

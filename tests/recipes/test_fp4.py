@@ -12,10 +12,9 @@ import qjax
 from qjax import Quantizer, recipes
 from qjax.contraction.operands import ScaleGradient
 from qjax.recipes.fp4 import UE5M3, Design, space
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (16, 64)) * jnp.exp(
-    jax.random.normal(jax.random.key(1), (16, 1))
-)
+X = normal(0, (16, 64)) * jnp.exp(normal(1, (16, 1)))
 
 
 def error(design, factor=1.0):
@@ -39,7 +38,7 @@ def test_the_range_of_a_scale_decides_what_small_tensors_keep():
 
 def test_the_scale_gradient_reaches_the_largest_element_alone():
     operand = ScaleGradient(Quantizer(Design(tensor_scale=False, scale="float32").qtype))
-    g = jax.random.normal(jax.random.key(2), X.shape)
+    g = normal(2, X.shape)
 
     def out(x):
         return operand.apply(x, {}, (), contract=(1,), batch=(), key=None)[0]

@@ -9,6 +9,7 @@ import pytest
 import qjax
 from qjax import train
 from qjax.recipes import catalogue, fractrain
+from tests.draws import normal
 
 
 def test_cost_is_the_mean_of_bits_times_bits_of_the_three_products():
@@ -22,7 +23,7 @@ def test_cost_is_the_mean_of_bits_times_bits_of_the_three_products():
 def test_every_output_keeps_its_range_in_both_products_that_its_weights_enter():
     """Outputs are kept forward and summed over backward; one range is all that they share."""
     policy = fractrain.policy(4, 8, weight=3)
-    w = jax.random.normal(jax.random.key(0), (24, 6)) * jnp.exp2(jnp.arange(6.0)) + 1
+    w = normal(0, (24, 6)) * jnp.exp2(jnp.arange(6.0)) + 1
     forward = policy.fwd.rhs.encode(w, contract=(0,))
     backward = policy.dlhs.rhs.encode(w, contract=(1,))
     assert forward.scale.shape == backward.scale.shape == (1, 6)

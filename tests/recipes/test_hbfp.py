@@ -12,9 +12,10 @@ import qjax
 from qjax import Quantizer, qtypes, recipes, train
 from qjax.recipes import hbfp
 from qjax.tiling import Tile
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (6, 64))
-W = jax.random.normal(jax.random.key(1), (64, 48))
+X = normal(0, (6, 64))
+W = normal(1, (64, 48))
 
 
 class Net(nn.Module):

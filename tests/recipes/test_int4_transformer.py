@@ -12,11 +12,10 @@ from qjax import Policy, linen
 from qjax.contraction import Hadamard
 from qjax.contraction.variables import Values
 from qjax.recipes import int4_transformer
+from tests.draws import normal
 
 DOT = (((1,), (0,)), ((), ()))
-X, W, G = (
-    jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((48, 64), (64, 24), (48, 24)))
-)
+X, W, G = (normal(i, s) for i, s in enumerate(((48, 64), (64, 24), (48, 24))))
 H = scipy.linalg.block_diag(*2 * [scipy.linalg.hadamard(32) / np.sqrt(32)]).astype(np.float32)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from qjax import gradients, recipes
 from qjax.recipes import lsq
+from tests.draws import normal
 
 
 @pytest.mark.parametrize("name", ["lsq2", "lsq3", "lsq4", "lsq_plus4"])
@@ -36,7 +37,7 @@ def test_the_ends_see_inputs_that_no_relu_made_and_stay_signed():
 
 
 def test_a_step_that_begins_four_times_too_large_or_small_finds_the_same_size():
-    x = jax.random.normal(jax.random.key(0), (4096,))
+    x = normal(0, (4096,))
 
     def error(log_step):
         step = jnp.exp(log_step)

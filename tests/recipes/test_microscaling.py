@@ -11,6 +11,7 @@ from qjax import Quantizer
 from qjax.quantizer import Shrunk
 from qjax.recipes import microscaling
 from qjax.rounding import Stochastic
+from tests.draws import normal
 
 TYPES = {
     "mxfp8": ("mxfp8", "mxfp8"),
@@ -27,9 +28,9 @@ TYPES = {
 def test_the_three_products_of_a_layer(name, dtype):
     """With `dtype` bfloat16 every operand and result is rounded to it, as the paper's are."""
     forward, gradient = (Quantizer(kind) for kind in TYPES[name])
-    x = jax.random.normal(jax.random.key(0), (64, 32), dtype)
-    w = jax.random.normal(jax.random.key(1), (32, 96), jnp.float32)
-    g = jax.random.normal(jax.random.key(2), (64, 96), dtype)
+    x = normal(0, (64, 32), dtype)
+    w = normal(1, (32, 96), jnp.float32)
+    g = normal(2, (64, 96), dtype)
     policy = qjax.recipes.get(name).using("reference")
     layer = qjax.quantize(nn.Dense(96, use_bias=False, dtype=dtype), policy)
     y, pull = jax.vjp(lambda w, x: layer.apply({"params": {"kernel": w}}, x), w, x)
@@ -53,7 +54,7 @@ def test_the_three_products_of_a_layer(name, dtype):
 
 
 def test_rounding_along_one_axis_and_the_other_differ():
-    x = jax.random.normal(jax.random.key(0), (64, 64))
+    x = normal(0, (64, 64))
     both = [qjax.cast(x, "mxfp4", axis=axis) for axis in (0, 1)]
     assert not np.array_equal(*both)
     np.testing.assert_array_equal(qjax.cast(x.T, "mxfp4", axis=1).T, both[0])
@@ -88,7 +89,7 @@ def test_gradients_alone_are_mixed_in_blocks_of_sixty_four():
 
 def test_shrunk_elements_are_on_the_grid_of_the_authors_code():
     """3 x / 2**(e + 2) is rounded, e that of the floor rule, and the factor taken out."""
-    x = jax.random.normal(jax.random.key(7), (50, 32)) * 3
+    x = normal(7, (50, 32)) * 3
     values = np.asarray(Shrunk(Quantizer("mxfp4")).cast(x))
     exponent = np.floor(np.log2(np.abs(np.asarray(x)).max(1, keepdims=True))) - 2
     units = np.asarray(x) * 0.75 / 2.0**exponent
@@ -102,9 +103,9 @@ def test_shrunk_elements_are_on_the_grid_of_the_authors_code():
 def test_vector_operations_and_products_in_bfloat16_through_the_door_for_functions():
     """Against the same function with every operation rounded by hand, forward and backward."""
     low = lambda v: jax.lax.reduce_precision(v, 8, 7)  # noqa: E731
-    x = low(jax.random.normal(jax.random.key(0), (8, 64)))
-    w = low(jax.random.normal(jax.random.key(1), (64, 64)) / 8)
-    g = jax.random.normal(jax.random.key(2), (8, 64))
+    x = low(normal(0, (8, 64)))
+    w = low(normal(1, (64, 64)) / 8)
+    g = normal(2, (8, 64))
     recipe = microscaling.in_bfloat16(qjax.recipes.get("mxfp8"))
 
     def block(w, x):

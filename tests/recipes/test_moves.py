@@ -7,10 +7,11 @@ import pytest
 
 import qjax
 from qjax import Gemm, Policy, Quantizer
+from tests.draws import normal
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (4, 32))
-W = jax.random.normal(jax.random.key(1), (32, 32))
+X = normal(0, (4, 32))
+W = normal(1, (32, 32))
 INT8 = Quantizer("int8_channel")
 POLICY = Policy(fwd=Gemm(INT8, INT8))
 
@@ -44,7 +45,7 @@ def test_moves_act_on_codes(name):
 
 @pytest.mark.parametrize("pick", ["scan", "indices", "vmap"])
 def test_stacked_layers_are_taken_one_by_one(pick):
-    stack = jax.random.normal(KEY, (3, 32, 32))
+    stack = normal(0, (3, 32, 32))
     quantizer = Quantizer("int8_tensor")  # One scale for each layer, not for the stack.
     packed = jax.vmap(lambda w: quantizer.encode(w, contract=(0,)))(stack)
 
@@ -64,7 +65,7 @@ def test_stacked_layers_are_taken_one_by_one(pick):
 
 
 def test_no_loop_holds_more_than_one_decoded_layer():
-    stack = jax.random.normal(KEY, (16, 64, 64))
+    stack = normal(0, (16, 64, 64))
     quantizer = Quantizer("mxfp4")
     packed = jax.vmap(lambda w: quantizer.encode(w, contract=(0,)))(stack)
 

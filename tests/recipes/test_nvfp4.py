@@ -9,11 +9,12 @@ import pytest
 import qjax
 from qjax import Quantizer, recipes, train
 from qjax.recipes import nvfp4
+from tests.draws import normal
 
 BLOCK = [0.1, -0.25, 0.4, 0.55, -0.7, 0.85, 1, -1.15, 1.3, 1.45, -1.6, 1.75, 1.9, -2.05, 2.2, 2.4]
 CODES = [0.5, -0.5, 1, 1.5, -2, 2, 3, -3, 3, 4, -4, 4, 4, -6, 6, 6]
 POLICY = recipes.get("nvfp4").default
-W = jax.random.normal(jax.random.key(0), (48, 32))
+W = normal(0, (48, 32))
 DOT = (((1,), (0,)), ((), ()))
 
 
@@ -41,9 +42,7 @@ def test_the_worked_example():
 
 
 def test_codes_and_scales_follow_the_published_steps():
-    x = jax.random.normal(jax.random.key(1), (32, 64)) * jnp.exp(
-        2 * jax.random.normal(jax.random.key(2), (32, 1))
-    )
+    x = normal(1, (32, 64)) * jnp.exp(2 * normal(2, (32, 1)))
     scale, codes = reference(x)
     stored = qjax.encode(x, "nvfp4")
     same = np.asarray(stored.scale.qvalue).astype(np.float32).ravel() == scale.ravel()

@@ -9,6 +9,7 @@ import qjax
 from qjax import recipes
 from qjax.contraction.variables import Values
 from qjax.recipes import pact
+from tests.draws import normal
 
 DIMENSIONS = (((1,), (0,)), ((), ()))
 
@@ -36,7 +37,7 @@ def test_the_bound_receives_what_it_clips_and_pays_its_penalty():
 
 @pytest.mark.parametrize(("bits", "c2", "c1"), [(2, 3.12, -2.064), (4, 12.68, -12.80)])
 def test_weights_are_clipped_where_two_moments_say(bits, c2, c1):
-    w = jax.random.normal(jax.random.key(1), (64, 64))
+    w = normal(1, (64, 64))
     made = np.asarray(
         pact.policy(bits).fwd.rhs.apply(w, {}, (), contract=(0,), batch=(), key=None)[0]
     )

@@ -11,10 +11,11 @@ from qjax.contraction.operands import LearnedPoint
 from qjax.contraction.variables import Values
 from qjax.recipes import qfx
 from qjax.rounding import Floor, NearestUp
+from tests.draws import normal
 
 DIMENSIONS = (((1,), (0,)), ((), ()))
-X = 3 * jax.random.normal(jax.random.key(0), (16, 40))
-W = jax.random.normal(jax.random.key(1), (40, 12)) / 5
+X = 3 * normal(0, (16, 40))
+W = normal(1, (40, 12)) / 5
 
 
 def layer(policy):

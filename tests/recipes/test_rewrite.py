@@ -15,6 +15,7 @@ import qjax
 from qjax.contraction import FloatAccumulator, Hadamard
 from qjax.recipes.rewrite import Decision, rewrite
 from qjax.recipes.roles import Role
+from tests.draws import normal
 
 MXFP8 = qjax.Policy.all(qjax.Quantizer("mxfp8"))
 NOISY = qjax.Policy.all(qjax.Quantizer("mxfp4", rounding=qjax.rounding.Stochastic(), scale="floor"))
@@ -85,7 +86,7 @@ BODIES = [in_jit, in_scan, in_fori, in_cond, in_remat, in_custom_jvp, in_shard_m
 
 @pytest.fixture(scope="module")
 def operands():
-    x, w = (jax.random.normal(jax.random.key(i), (N, N)) for i in range(2))
+    x, w = (normal(i, (N, N)) for i in range(2))
     return x, w / 8
 
 

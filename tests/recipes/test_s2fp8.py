@@ -8,10 +8,9 @@ import pytest
 import qjax
 from qjax import recipes
 from qjax.quantizer import ShiftSqueeze
+from tests.draws import normal
 
-X = jnp.exp(2 * jax.random.normal(jax.random.key(0), (8, 64))) * jnp.sign(
-    jax.random.normal(jax.random.key(1), (8, 64))
-)
+X = jnp.exp(2 * normal(0, (8, 64))) * jnp.sign(normal(1, (8, 64)))
 CAST = jax.jit(ShiftSqueeze().cast)
 
 
@@ -50,7 +49,7 @@ def test_order_signs_and_zeros_are_kept():
 
 
 def test_small_tensors_keep_what_plain_e5m2_flushes():
-    x = jnp.exp(2 * jax.random.normal(jax.random.key(2), (20000,))) * 1e-6
+    x = jnp.exp(2 * normal(2, (20000,))) * 1e-6
     flushed = float(jnp.mean(CAST(x) == 0)), float(jnp.mean(qjax.cast(x, "e5m2") == 0))
     assert flushed[0] < 0.01
     assert flushed[1] > 0.8
@@ -62,9 +61,9 @@ def test_all_operands_and_results_of_all_layers_are_squeezed():
     policy = recipes.get("s2fp8").default
     assert all(q == ShiftSqueeze() for q in policy.quantizers().values())
     assert recipes.get("s2fp8").match("lm_head", "dot_general")[1].policy == policy
-    w = 1e-9 * jax.random.normal(jax.random.key(3), (64, 16))
+    w = 1e-9 * normal(3, (64, 16))
     numbers = (((1,), (0,)), ((), ()))
-    cast, g = ShiftSqueeze().cast, jax.random.normal(jax.random.key(4), (8, 16))
+    cast, g = ShiftSqueeze().cast, normal(4, (8, 16))
     out, back = jax.vjp(lambda x, w: qjax.dot_general(x, w, numbers, policy=policy), X, w)
     # Powers of a compiled leg and of single operations differ in last places; neighbouring
     # numbers of the format differ by far more.

@@ -9,10 +9,11 @@ import qjax
 from qjax import recipes
 from qjax.linen import L1Norm, l1_normalize
 from qjax.recipes import shiftquant
+from tests.draws import normal
 
-RANGES = jnp.exp(1.2 * jax.random.normal(jax.random.key(0), (32,)))
-G = jax.random.normal(jax.random.key(1), (16, 32)) * RANGES
-W = jax.random.normal(jax.random.key(2), (8, 32))
+RANGES = jnp.exp(1.2 * normal(0, (32,)))
+G = normal(1, (16, 32)) * RANGES
+W = normal(2, (8, 32))
 
 
 def test_the_gradient_of_the_input_is_one_sum_of_shifted_integers():
@@ -60,7 +61,7 @@ def test_small_channels_keep_their_gradients():
 
 
 def test_the_l1_norm_is_the_standard_deviation_of_gaussians():
-    x = 3 + 5 * jax.random.normal(jax.random.key(6), (4, 20000))
+    x = 3 + 5 * normal(6, (4, 20000))
     assert np.std(l1_normalize(x), axis=1) == pytest.approx(np.ones(4), rel=0.02)
     assert np.mean(l1_normalize(x), axis=1) == pytest.approx(np.zeros(4), abs=1e-4)
     both = l1_normalize(x.reshape(4, 100, 200), (1, 2)).reshape(x.shape)
@@ -68,8 +69,8 @@ def test_the_l1_norm_is_the_standard_deviation_of_gaussians():
 
 
 def test_the_gradient_of_the_l1_norm_is_the_derived_one():
-    x = jax.random.normal(jax.random.key(7), (5, 32))
-    g = jax.random.normal(jax.random.key(8), (5, 32))
+    x = normal(7, (5, 32))
+    g = normal(8, (5, 32))
     _, back = jax.vjp(lambda x: l1_normalize(x, epsilon=0.0), x)
     k = np.sqrt(np.pi / 2)
     centered = x - x.mean(-1, keepdims=True)
@@ -82,7 +83,7 @@ def test_the_gradient_of_the_l1_norm_is_the_derived_one():
 
 
 def test_the_layer_learns_a_scale_and_an_offset():
-    x = jax.random.normal(jax.random.key(9), (3, 16))
+    x = normal(9, (3, 16))
     variables = L1Norm().init(jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, variables["params"]) == {"scale": (16,), "bias": (16,)}
     assert np.array_equal(L1Norm().apply(variables, x), l1_normalize(x))

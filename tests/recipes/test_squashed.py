@@ -7,8 +7,9 @@ import pytest
 
 from qjax import gradients, recipes
 from qjax.recipes import squashed
+from tests.draws import normal
 
-W = 0.07 * jax.random.normal(jax.random.key(0), (128, 128))
+W = 0.07 * normal(0, (128, 128))
 
 
 def weights(policy):

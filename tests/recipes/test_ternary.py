@@ -9,9 +9,10 @@ import pytest
 import qjax
 from qjax import recipes
 from qjax.recipes import ternary
+from tests.draws import normal
 
-X = jax.random.normal(jax.random.key(0), (8, 64))
-W = jax.random.normal(jax.random.key(1), (64, 32)) * 0.02
+X = normal(0, (8, 64))
+W = normal(1, (64, 32)) * 0.02
 DOT = (((1,), (0,)), ((), ()))
 
 
@@ -37,7 +38,7 @@ def test_weights_are_signs_times_the_mean_magnitude():
 
 
 def test_of_gaussian_weights_a_third_is_zero():
-    draws = jax.random.normal(jax.random.key(2), (512, 512))
+    draws = normal(2, (512, 512))
     zero = float(jnp.mean(weights().cast(draws, contract=(0,)) == 0))
     assert zero == pytest.approx(0.310, abs=0.005)
 

@@ -9,6 +9,7 @@ import pytest
 import qjax
 from qjax import Quantizer
 from qjax.recipes.vs_quant import per_vector, recipe
+from tests.draws import normal
 
 KEY = jax.random.key(0)
 
@@ -32,7 +33,7 @@ def test_a_small_vector_is_not_lost_to_a_scale_of_zero():
 
 def test_the_product_is_one_of_integers():
     chosen = recipe(4, 4, 4, 4).default
-    x, w = jax.random.normal(KEY, (3, 48)), jax.random.normal(jax.random.key(1), (48, 5))
+    x, w = normal(0, (3, 48)), normal(1, (48, 5))
     a, b = chosen.fwd.lhs.encode(x, contract=(1,)), chosen.fwd.rhs.encode(w, contract=(0,))
 
     def integers(tensor):
@@ -55,8 +56,8 @@ def test_weights_have_a_float_for_every_channel_and_activations_one_for_all():
 
 
 def test_errors_order_by_granularity_and_by_bits_of_the_scale():
-    spread = jnp.repeat(jnp.exp(jax.random.normal(jax.random.key(2), (16, 64))), 16, axis=1)
-    x = jax.random.normal(KEY, (16, 1024)) * spread
+    spread = jnp.repeat(jnp.exp(normal(2, (16, 64))), 16, axis=1)
+    x = normal(0, (16, 1024)) * spread
 
     def error(kind):
         return float(jnp.sum((qjax.cast(x, kind) - x) ** 2) / jnp.sum(x**2))
@@ -86,7 +87,7 @@ class Model(nn.Module):
 
 
 def test_after_training_weights_are_packed_and_activations_fixed():
-    model, x = Model(), jax.random.normal(KEY, (8, 48))
+    model, x = Model(), normal(0, (8, 48))
     variables = model.init(KEY, x)
     static = qjax.capture(model, variables, [x]).static(recipe())
     packed = qjax.pack(variables, static, model=model, inputs=(x,))
@@ -95,7 +96,7 @@ def test_after_training_weights_are_packed_and_activations_fixed():
 
 
 def test_gradients_pass_straight_through():
-    model, x = nn.Dense(8, use_bias=False), jax.random.normal(KEY, (4, 48))
+    model, x = nn.Dense(8, use_bias=False), normal(0, (4, 48))
     variables = model.init(KEY, x)
     quantized = qjax.quantize(model, recipe())
     gradient = jax.grad(lambda v: jnp.sum(quantized.apply(v, x)))(variables)

@@ -9,6 +9,7 @@ import qjax
 from qjax import Gemm, Policy, Quantizer
 from qjax.recipes.noise import at
 from qjax.rounding import Stochastic
+from tests.draws import normal
 
 # The two operands, and their gradients, are rounded differently, and with noise.
 NOISY = Quantizer("int4_channel", rounding=Stochastic())
@@ -27,7 +28,7 @@ SPECS = [
     ("spec", "left", "right", "mapped"), [*((*s, False) for s in SPECS), (*SPECS[1], True)]
 )
 def test_a_rewritten_einsum_is_the_quantized_one(spec, left, right, mapped):
-    x, y = (jax.random.normal(jax.random.key(n), s) for n, s in enumerate((left, right)))
+    x, y = (normal(n, s) for n, s in enumerate((left, right)))
     key = jax.random.key(2)
     place = at(key, "")  # The first one.
     f = lambda x, y: jnp.einsum(spec, x, y)  # noqa: E731
@@ -45,7 +46,7 @@ def test_a_rewritten_einsum_is_the_quantized_one(spec, left, right, mapped):
 
 
 def test_a_weight_on_the_left_is_what_a_policy_calls_the_second():
-    w, x = jnp.linspace(-1, 1, 12).reshape(3, 4), jax.random.normal(jax.random.key(1), (4, 5))
+    w, x = jnp.linspace(-1, 1, 12).reshape(3, 4), normal(1, (4, 5))
     policy = Policy(Gemm("int4_channel", "mxfp8"), Gemm("mxfp4", "mxint8"), Gemm("e4m3fn", "e5m2"))
     left = qjax.quantize(lambda w, x: w @ x, policy, weights=["w"])
     right = lambda w, x: qjax.dot_general(x.T, w.T, (((1,), (0,)), ((), ())), policy=policy).T  # noqa: E731
