@@ -27,7 +27,11 @@ def whole(seed: int, top: int, shape: tuple[int, ...], dtype: Any = jnp.float32)
 
 def variables(model: Any, *inputs: Any, seed: int = 0, **kwargs: Any) -> Any:
     """Parameters of a plain linen module, as `model.init(key, *inputs)` shapes them."""
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(seed), *inputs, **kwargs))
+    return drawn(jax.eval_shape(lambda: model.init(jax.random.key(seed), *inputs, **kwargs)), seed)
+
+
+def drawn(shapes: Any, seed: int = 0) -> Any:
+    """Parameters of the given shapes and dtypes."""
     return jax.tree.map_with_path(lambda path, leaf: _drawn(seed, path, leaf), shapes)
 
 
@@ -45,8 +49,9 @@ def module(make: Callable[[nnx.Rngs], Any], seed: int = 0) -> Any:
     """The nnx module that `make(rngs)` returns, with other numbers in its parameters."""
     abstract = nnx.eval_shape(lambda: make(nnx.Rngs(seed)))
     graph, params, rest = nnx.split(abstract, nnx.Param, ...)
-    params = jax.tree.map_with_path(lambda path, leaf: _drawn(seed, path, leaf), params)
-    return nnx.merge(graph, params, jax.tree.map(lambda leaf: _started(seed, leaf), rest))
+    return nnx.merge(
+        graph, drawn(params, seed), jax.tree.map(lambda leaf: _started(seed, leaf), rest)
+    )
 
 
 def _drawn(seed: int, path: Any, leaf: Any) -> jax.Array:

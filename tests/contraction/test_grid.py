@@ -15,6 +15,7 @@ import pytest
 import qjax
 from qjax import Gemm, Policy, Quantizer
 from tests.draws import normal
+from tests.quick import QUICK
 
 NOTHING = Policy()
 
@@ -131,11 +132,8 @@ def ours(kind, x, y, options, policy):
     return DOORS[kind](x, y, **options, policy=policy)
 
 
-# What is compared is what is computed, which the compiler's last passes do not change; without
-# them it is done in a sixth of the time. The slow tests compile as users do.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
+# What is compared is what is computed, which the compiler's last passes do not change. The slow
+# tests compile as users do.
 def results(function, dtype, kinds, options=QUICK):
     """Results and gradients of all cases of some kinds, from one program."""
     chosen = {name: case for name, case in CASES.items() if case[0] in kinds}

@@ -13,6 +13,7 @@ from qjax import Gemm, Policy, Quantizer
 from qjax.contraction import Hadamard, Permutation, Smoothing
 from qjax.contraction.transforms import walsh_hadamard
 from tests.draws import normal
+from tests.quick import quick
 
 TRANSFORMS = {
     "hadamard": Hadamard(8),
@@ -74,13 +75,12 @@ def test_without_quantizers_the_product_and_its_gradients_are_the_plain_ones(op)
     make, a, b = OPS[op]
     x, y = normal(0, a), normal(1, b)
 
-    @jax.jit
     def every(x, y):
         policies = [Policy(*(Gemm(transform=t),) * 3) for t in TRANSFORMS.values()]
         return [legs(make(policy), x, y) for policy in policies]
 
-    expected = jax.jit(lambda x, y: legs(make(Policy()), x, y))(x, y)
-    for name, found in zip(TRANSFORMS, every(x, y), strict=True):
+    expected = quick(lambda x, y: legs(make(Policy()), x, y), x, y)
+    for name, found in zip(TRANSFORMS, quick(every, x, y), strict=True):
         for got, want in zip(found, expected, strict=True):
             np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5, err_msg=name)
 

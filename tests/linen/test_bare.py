@@ -8,6 +8,7 @@ import pytest
 
 import qjax
 from tests import draws
+from tests.quick import quick
 
 MXFP8 = qjax.Policy.all(qjax.Quantizer("mxfp8"))
 IMAGE, SEQUENCE = draws.normal(0, (2, 6, 6, 4)), draws.normal(1, (2, 5, 8))
@@ -88,10 +89,10 @@ def test_noise_in_a_loop_needs_a_stream_that_reaches_it():
     run = lambda v: unsplit.apply(v, SEQUENCE, rngs=rngs).sum()  # noqa: E731
     with pytest.raises(ValueError, match=r"'cell/[ih]'.*split_rngs=.*'quant': True"):
         jax.grad(run)(variables)
-    chex.assert_tree_all_finite(jax.jit(run)(variables))  # Forward nothing is drawn.
+    chex.assert_tree_all_finite(quick(run, variables))  # Forward nothing is drawn.
     model = nn.RNN(nn.SimpleCell(3), split_rngs={"params": False, "quant": True})
     run = lambda v: qjax.quantize(model, recipe).apply(v, SEQUENCE, rngs=rngs).sum()  # noqa: E731
-    chex.assert_tree_all_finite(jax.jit(jax.grad(run))(variables))
+    chex.assert_tree_all_finite(quick(jax.grad(run), variables))
     function = qjax.quantize(nn.RNN(nn.SimpleCell(3)).apply, recipe, weights=0)
     run = lambda v: function(v, SEQUENCE, quant_key=rngs["quant"]).sum()  # noqa: E731
-    chex.assert_tree_all_finite(jax.jit(jax.grad(run))(variables))
+    chex.assert_tree_all_finite(quick(jax.grad(run), variables))

@@ -12,6 +12,7 @@ import qjax
 from qjax import Gemm, Policy, Quantizer, Recipe, Rule, calibration, operands
 from qjax.train import LinenTask, Step
 from tests.draws import init, normal, variables
+from tests.quick import quick
 
 X = normal(1, (6, 8))
 LSQ = Policy(fwd=Gemm(operands.LSQ(bits=4), operands.LSQ(bits=4, granularity="channel")))
@@ -62,7 +63,7 @@ def test_init_adds_learned_values_under_the_layer_and_leaves_the_others():
 def test_training_moves_the_learned_values(kind):
     model = qjax.quantize(kind(), LSQ)
     made = init(model, X)
-    grads = jax.jit(jax.grad(lambda v: jnp.sum(jnp.sin(model.apply(v, X)))))(made)
+    grads = quick(jax.grad(lambda v: jnp.sum(jnp.sin(model.apply(v, X)))), made)
     steps = {k: v for k, v in shapes(grads).items() if "/quant/" in k}
     assert len(steps) == {MLP: 4, Attention: 12, SetUp: 2}[kind]
     leaves = jax.tree_util.tree_leaves_with_path(grads)
@@ -123,7 +124,7 @@ def test_inside_lifts_values_and_states_are_those_of_a_loop(how):
             out, after = model.apply({"params": params, "quant": quant}, X, mutable=["quant"])
             return jnp.sum(out**2), after["quant"]
 
-        return jax.jit(jax.grad(loss, has_aux=True))(params)
+        return quick(jax.grad(loss, has_aux=True), params)
 
     grads, states = run(loop, start["params"], start["quant"])
     got = run(other, given["params"], given["quant"])
@@ -155,7 +156,7 @@ def test_layers_without_a_seam_learn_and_remember():
         out, after = model.apply(variables, X, mutable=["quant"])
         return jnp.sum(jnp.sin(out)), after["quant"]
 
-    grads, after = jax.jit(jax.grad(loss, has_aux=True))(made)
+    grads, after = quick(jax.grad(loss, has_aux=True), made)
     steps = [
         g for p, g in jax.tree_util.tree_leaves_with_path(grads["params"]) if "quant" in str(p)
     ]
@@ -204,5 +205,5 @@ def test_a_loop_that_shares_its_parameters_is_learned_through_the_function_door(
     floats = variables(model, x)
     apply = qjax.quantize(model.apply, "lsq4", weights=0)
     quant = apply.init(floats, x)
-    grads = jax.jit(jax.grad(lambda quant: jnp.sum(apply(floats, x, quant=quant))))(quant)
+    grads = quick(jax.grad(lambda quant: jnp.sum(apply(floats, x, quant=quant))), quant)
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(grads["params"]))

@@ -11,7 +11,6 @@ import qjax
 from qjax import recipes
 from qjax.contraction import IntegerAccumulator, overflows
 from qjax.recipes import dfp16
-from tests.draws import normal
 
 DOT = (((1,), (0,)), ((), ()))
 CODES = dfp16.policy().fwd.lhs
@@ -22,7 +21,7 @@ def test_a_tensor_has_one_exponent_and_fourteen_to_fifteen_bits():
     np.testing.assert_array_equal(tensor.qvalue, [4096, -10240, 31949, 8])
     assert tensor.scale.decode(jnp.float32) == 2.0**-13
     for seed in range(5):
-        x = jnp.exp2(10.0 * seed - 20) * normal(seed, (256,))
+        x = jnp.exp2(10.0 * seed - 20) * jax.random.normal(jax.random.key(seed), (256,))
         tensor = CODES.encode(x)
         step = float(tensor.scale.decode(jnp.float32).reshape(()))
         assert np.log2(step) % 1 == 0
@@ -34,7 +33,7 @@ def test_a_tensor_has_one_exponent_and_fourteen_to_fifteen_bits():
 
 @pytest.mark.parametrize(("bits", "error"), [(16, 3.5e-5), (15, 7.0e-5), (13, 2.8e-4), (8, 9.1e-3)])
 def test_normal_numbers_lose_what_was_counted(bits, error):
-    x = normal(0, (1 << 14,))
+    x = jax.random.normal(jax.random.key(0), (1 << 14,))
     lost = dfp16.policy(bits).fwd.lhs.cast(x) - x
     assert float(jnp.linalg.norm(lost) / jnp.linalg.norm(x)) == pytest.approx(error, rel=0.05)
 
@@ -57,7 +56,7 @@ def test_safe_chains_equal_integers_of_64_bits(bits, chain):
     policy = dfp16.policy(bits)
     assert policy.fwd.accumulator.length == chain
     worst = jnp.full((3, 140), 1.9999)
-    for x in (worst, normal(0, (3, 140))):
+    for x in (worst, jax.random.normal(jax.random.key(0), (3, 140))):
         w = jnp.ones((140, 2)) * 1.9999 if x is worst else x.T
         out = qjax.dot_general(x, w, DOT, policy=policy)
         np.testing.assert_array_equal(out, explicit(x, w, bits, chain))
@@ -65,7 +64,7 @@ def test_safe_chains_equal_integers_of_64_bits(bits, chain):
 
 def test_unsafe_chains_wrap_on_adversarial_numbers_and_say_where():
     k = 512
-    normal = [normal(i, s) for i, s in enumerate(((2, k), (k, 2)))]
+    normal = [jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((2, k), (k, 2)))]
     worst = [
         jnp.full((2, k), 1.9999).at[1].set(0.01).at[1, 0].set(1.9999),
         jnp.full((k, 2), 1.9999),
@@ -101,8 +100,8 @@ def test_gaussian_numbers_overflow_as_often_as_a_random_walk_leaves_the_range(le
 
 def test_gradients_are_those_of_float32_to_four_digits_at_16_bits_and_to_two_at_8():
     x, w = (
-        normal(0, (8, 27)),
-        normal(1, (27, 4)),
+        jax.random.normal(jax.random.key(0), (8, 27)),
+        jax.random.normal(jax.random.key(1), (27, 4)),
     )
 
     @jax.jit

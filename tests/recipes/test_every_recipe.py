@@ -22,7 +22,8 @@ from qjax import (
     rounding,
 )
 from qjax.contraction.outside import needs_variables
-from tests.draws import normal
+from tests.draws import drawn, normal
+from tests.quick import quick
 
 NAMES = recipes.names()
 # What a repr may name: the rooms, what they hold, and first of all what `qjax` itself does.
@@ -53,18 +54,29 @@ def test_it_is_named_hashable_and_survives_pickling_and_flattening(name):
     assert name in repr(recipe)
 
 
+PLAIN = jax.eval_shape(MLP().init, jax.random.key(0), X)
+
+
+def started(model, rngs):
+    """Its variables; where they are plain parameters no program that makes them is compiled."""
+    shapes = jax.eval_shape(model.init, rngs, X)
+    if jax.tree.structure(shapes) == jax.tree.structure(PLAIN):
+        return drawn(shapes)
+    return quick(model.init, rngs, X)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_linen_model_takes_a_step_with_finite_gradients(name):
     model = qjax.quantize(MLP(), name)
     rngs = {"params": jax.random.key(1), "quant": jax.random.key(2)}
-    variables = jax.jit(model.init)(rngs, X)
+    variables = started(model, rngs)
     state = {k: v for k, v in variables.items() if k != "params"}
 
     def loss(params):
         rngs = {"quant": jax.random.key(2)}
         return jnp.mean(model.apply({"params": params, **state}, X, rngs=rngs) ** 2)
 
-    value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    value, grads = quick(jax.value_and_grad(loss), variables["params"])
     assert np.isfinite(value)
     for leaf in jax.tree.leaves(grads):
         assert np.all(np.isfinite(leaf))
@@ -81,7 +93,7 @@ STATELESS = [name for name in NAMES if not needs_variables(recipes.get(name).def
 def test_what_learns_has_parameters_with_gradients(name):
     model = qjax.quantize(MLP(), name)
     rngs = {"params": jax.random.key(1), "quant": jax.random.key(2)}
-    state = jax.jit(model.init)(rngs, X)
+    state = quick(model.init, rngs, X)
     params = state.pop("params")
     learned = params["up"].get("quant", {})
     if not jax.tree.leaves(learned):
@@ -92,7 +104,7 @@ def test_what_learns_has_parameters_with_gradients(name):
         rngs = {"quant": jax.random.key(2)}
         return jnp.sum(jnp.sin(model.apply({"params": changed, **state}, 30 * X, rngs=rngs)))
 
-    for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(learned)):
+    for leaf in jax.tree.leaves(quick(jax.grad(loss), learned)):
         assert np.all(np.isfinite(leaf))
         assert np.any(leaf)
 

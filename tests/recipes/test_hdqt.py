@@ -11,10 +11,11 @@ from qjax import Policy, recipes
 from qjax.contraction import Hadamard, IntegerAccumulator, overflows
 from qjax.formats import Int
 from qjax.recipes import hdqt
-from tests.draws import normal
 
 DOT = (((1,), (0,)), ((), ()))
-X, W, G = (normal(i, s) for i, s in enumerate(((16, 72), (72, 24), (16, 24))))
+X, W, G = (
+    jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((16, 72), (72, 24), (16, 24)))
+)
 
 
 def codes(x, share=1.0):
@@ -105,8 +106,8 @@ def test_the_backward_sum_is_clipped_once():
 
 def test_small_rows_beside_a_spike_survive_in_the_hadamard_domain():
     """One sample a hundred times larger flushes nearly all others; spread, it does not."""
-    g = normal(7, (64, 32)).at[3].mul(150.0)
-    x = normal(8, (64, 16))
+    g = jax.random.normal(jax.random.key(7), (64, 32)).at[3].mul(150.0)
+    x = jax.random.normal(jax.random.key(8), (64, 16))
     quantizer = hdqt.policy().dlhs.rhs
     flushed = {
         transform: float(jnp.mean(values == 0))
