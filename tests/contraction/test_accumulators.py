@@ -176,7 +176,7 @@ def test_a_wide_sum_of_whole_numbers_is_the_plain_product_on_every_leg(op):
     ],
 )
 def test_rows_are_summed_by_devices_as_by_one(gemm):
-    x, y = normal(0, (4, 37), 9.0), normal(1, (37, 4), 9.0)
+    x, y = 9 * normal(0, (4, 37)), 9 * normal(1, (37, 4))
     mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     rows, whole = jax.P("d"), jax.P()
     apart = jax.shard_map(
