@@ -5,9 +5,12 @@ differentiates learns which contraction lacks one, and what to do.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
+
+from qjax._typing import Key
 
 REMEDY = (
     "Pass `key=` to the operation, `rngs={'quant': key}` to a linen module's `apply`, "
@@ -44,4 +47,9 @@ class Absent:
 
 def folded(key: Any, number: Any) -> Any:
     """The key of one use of many; where none came, what says so."""
-    return key if key is None or isinstance(key, Absent) else jax.random.fold_in(key, number)
+    return of_key(jax.random.fold_in, key, number)
+
+
+def of_key(function: Callable[[Key, Any], Key], key: Any, number: Any) -> Any:
+    """The key that `function` makes of a key and a number; where none came, what says so."""
+    return key if key is None or isinstance(key, Absent) else function(key, number)

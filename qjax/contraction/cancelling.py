@@ -31,11 +31,11 @@ class Cancelling:
 
     def first(self, x: Array) -> Array:
         """The map of the first operand, in its own shape."""
-        return self._along(0, x, 0)
+        return self.mapped(0, x, 0)
 
     def second(self, x: Array) -> Array:
         """The map of the second operand, in its own shape."""
-        return self._along(1, x, 1)
+        return self.mapped(1, x, 1)
 
     def both(self, lhs: Array, rhs: Array, done: tuple[bool, bool]) -> tuple[Array, Array]:
         """Both operands; those that are `done` were mapped before they were stored."""
@@ -43,17 +43,16 @@ class Cancelling:
 
     def lowered(self, side: int, gradient: Array) -> Array:
         """The gradient of an operand (0 or 1), from that of its transform."""
-        function = (self.first, self.second)[side]
-        (result,) = jax.linear_transpose(function, gradient)(gradient)
+        (result,) = jax.linear_transpose(lambda x: self.mapped(side, x, side), gradient)(gradient)
         return result
 
     def lifted(self, side: int, gradient: Array) -> Array:
         """The gradient of the transform of an operand, from that of the operand."""
         # The gradient of one operand goes the way of the other operand.
-        return self._along(side, gradient, 1 - side)
+        return self.mapped(side, gradient, 1 - side)
 
-    def _along(self, side: int, x: Array, way: int) -> Array:
-        """The map of the first (0) or second (1) operand, on the axes of operand `side`."""
+    def mapped(self, side: int, x: Array, way: int) -> Array:
+        """The map of the first (0) or second (1) operand, as `way` says, on the axes of `side`."""
         axes, groups = _of(self.axes, side)
         return along(
             axes, groups, x, lambda v, axis: self.transform.mapped(way, v, self.measured, axis)
@@ -82,31 +81,21 @@ def bind(transform: Transform, axes: Paired, lhs: Array, rhs: Array) -> Cancelli
 
 def baked(transform: Transform, axes: Paired, side: int, x: Array) -> Array:
     """The map of one operand (0 or 1) without the other, of a transform that has a basis."""
-    measured = _alone(transform, axes, side, x)
-    return along(
-        *_of(axes, side), x, lambda part, axis: transform.mapped(side, part, measured, axis)
-    )
+    return _alone(transform, axes, side, x).mapped(side, x, side)
 
 
 def unbaked(transform: Transform, axes: Paired, side: int, x: Array) -> Array:
     """The operand that `baked` made `x` of, rounding apart."""
-    measured = _alone(transform, axes, side, x)
-
+    bound = _alone(transform, axes, side, x)
     # What cancels a map is the transpose of the other operand's.
-    def other(part: Array, axis: int) -> Array:
-        return transform.mapped(1 - side, part, measured, axis)
-
-    def back(part: Array, axis: int) -> Array:
-        (result,) = jax.linear_transpose(lambda v: other(v, axis), part)(part)
-        return result
-
-    return along(*_of(axes, side), x, back)
+    (result,) = jax.linear_transpose(lambda v: bound.mapped(side, v, 1 - side), x)(x)
+    return result
 
 
-def _alone(transform: Transform, axes: Paired, side: int, x: Array) -> Any:
+def _alone(transform: Transform, axes: Paired, side: int, x: Array) -> Cancelling:
     # Only how many channels there are is looked at, which both operands know.
     part = _front(*_of(axes, side), x)
-    return transform.measure(part, part)
+    return Cancelling(transform, axes, transform.measure(part, part))
 
 
 def _of(axes: Paired, side: int) -> tuple[tuple[int, ...], int]:
@@ -123,9 +112,9 @@ def along(axes: tuple[int, ...], groups: int, x: Array, function: Any) -> Array:
       x: Array.
       function: `(array, axis) -> array`; it keeps shapes.
     """
-    if axes and axes == tuple(range(axes[0], axes[0] + len(axes))):
+    start, stop = (axes[0], axes[0] + len(axes)) if axes else (0, 0)
+    if axes and axes == tuple(range(start, stop)):
         # Neighbours are flattened where they lie: to turn them would copy twice.
-        start, stop = axes[0], axes[0] + len(axes)
         n = math.prod(x.shape[start:stop])
         each = [groups, n // groups] if groups > 1 else [n]
         flat = x.reshape(*x.shape[:start], *each, *x.shape[stop:])

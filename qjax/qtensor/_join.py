@@ -47,10 +47,8 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
 
 def _without(layout: Layout, axis: int) -> Layout:
     """What two layouts have in common that can be joined along an axis."""
-    rest = (layout.shape[:axis] + (0,) + layout.shape[axis + 1 :] for _ in range(2))
-    tiles = layout.tiles[:axis] + (0,) + layout.tiles[axis + 1 :]
-    shape, merged = rest
-    return dataclasses.replace(layout, shape=shape, merged=merged, tiles=tiles)
+    sizes, tiles = ((*each[:axis], 0, *each[axis + 1 :]) for each in (layout.shape, layout.tiles))
+    return dataclasses.replace(layout, shape=sizes, merged=sizes, tiles=tiles)
 
 
 def _joined(tensors: Sequence[Any], axis: int, below: bool = False) -> Any:
@@ -60,19 +58,18 @@ def _joined(tensors: Sequence[Any], axis: int, below: bool = False) -> Any:
     whole = _sized(layout, axis, sum(sizes), sum(sizes))
     reach = tiling.resolve(whole.shape, tile, layout.contract, layout.batch).tiles[axis]
     scales = [[t.scale for t in tensors], [t.zero_point for t in tensors]]
-    t = _extent(tensors, axis, reach)
-    if scales == [[None] * len(tensors)] * 2 and not first.qtype.format.tile_bits:
-        t = reach  # Nothing is shared.
-    elif t is not None:
-        pass
-    elif not below or reach != whole.shape[axis]:
+    # Where nothing is shared, no tile can be cut.
+    shares = first.scale is not None or first.zero_point is not None
+    shares = shares or first.qtype.format.tile_bits
+    t = _extent(tensors, axis, reach) if shares else reach
+    if t is None and not (below and reach == whole.shape[axis]):
         raise ValueError(
             f"`concatenate` was asked to join {first!r} along axis {axis}, where one scale spans "
             f"{layout.tiles[axis]} elements. {ADVICE}"
         )
-    elif all(_alike(level) for level in scales):
+    if t is None and all(_alike(level) for level in scales):
         t, scales = reach, [level[:1] for level in scales]
-    else:
+    elif t is None:
         t = math.gcd(*sizes[:-1]) or max(1, sizes[-1])
         counts = [-(-size // t) for size in sizes]
         scales = [[s for s, n in zip(level, counts) for _ in range(n)] for level in scales]

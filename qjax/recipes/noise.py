@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qjax._typing import Key, PyTree
-from qjax.contraction.absent import Absent, folded
+from qjax.contraction.absent import folded, of_key
 from qjax.rounding import derived
 
 Draws = tuple[tuple[str, int], ...]
@@ -30,18 +30,14 @@ _COUNTED = np.array([0x9E3779B9, 0xC2B2AE3D], np.uint32)
 
 def at(key: Any, path: str) -> Any:
     """The key of all contractions at a path."""
-    return _derived(key, _digest(path))
+    return of_key(derived, key, _digest(path))
 
 
 def counted(key: Any, count: Any) -> Any:
     """The key of one contraction of all at a path; the count may be traced."""
-    if isinstance(count, int):
-        return _derived(key, np.uint32(count) * _COUNTED)
-    return _derived(key, jnp.asarray(count).astype(jnp.uint32) * _COUNTED)
-
-
-def _derived(key: Any, words: Any) -> Any:
-    return key if key is None or isinstance(key, Absent) else derived(key, words)
+    # A count that is known stays a number of NumPy, and its words a constant of the program.
+    word = np.uint32(count) if isinstance(count, int) else jnp.asarray(count).astype(jnp.uint32)
+    return of_key(derived, key, word * _COUNTED)
 
 
 @functools.lru_cache(maxsize=4096)

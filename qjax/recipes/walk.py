@@ -80,8 +80,8 @@ def contractions(program: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -
             # Marked and alone: only what its operands went through before is quantized.
             number = None if mark is None else mark[1]
             dtypes = tuple(v.aval.dtype.name for v in eqn.invars[:2])  # type: ignore[attr-defined]
-            found = Found(op, outside(here), _shapes(eqn), _flops(eqn), times, number=number)
-            yield dataclasses.replace(found, dtypes=dtypes)
+            said: dict[str, Any] = {"number": number, "dtypes": dtypes}
+            yield Found(op, outside(here), _shapes(eqn), _flops(eqn), times, **said)
             continue
         yield from _inside(eqn, here, times)
 

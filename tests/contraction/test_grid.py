@@ -279,7 +279,9 @@ def test_a_gradient_is_differentiated_with_straight_through_roundings(
     policy = Policy(*gemms, implementation=implementation)
     numbers = (((1,), (0,)), ((), ()))
     ours = second(lambda x, y: qjax.dot_general(x, y, numbers, policy=policy), x, y)
-    chex.assert_trees_all_close(ours, second(straight(names), x, y), rtol=1e-5, atol=1e-5)
+    # Where nothing is rounded, sums are those of JAX.
+    bound = 1e-6 if names == (None,) * 6 else 1e-5
+    chex.assert_trees_all_close(ours, second(straight(names), x, y), rtol=bound, atol=bound)
 
 
 def test_codes_that_are_kept_have_no_second_derivative_and_say_so():
