@@ -191,9 +191,16 @@ MUTANTS = [
     (
         "all contractions at a path share their noise",
         "qjax/recipes/noise.py",
-        "np.uint32(count) * _COUNTED",
-        "np.uint32(0) * _COUNTED",
+        "word * _COUNTED",
+        "0 * word * _COUNTED",
         "tests/recipes/test_noise.py -k share",
+    ),
+    (
+        "a packed weight is transformed back by its own map",
+        "qjax/contraction/cancelling.py",
+        "bound.mapped(side, v, 1 - side)",
+        "bound.mapped(side, v, side)",
+        "tests/contraction/test_transforms.py -k back",
     ),
     (
         "a transform along another axis than the last mixes neighbours of the wrong one",

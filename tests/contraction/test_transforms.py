@@ -11,6 +11,8 @@ import scipy.linalg
 import qjax
 from qjax import Gemm, Policy, Quantizer
 from qjax.contraction import Hadamard, Permutation, Smoothing
+from qjax.contraction.axes import Paired
+from qjax.contraction.cancelling import baked, unbaked
 from qjax.contraction.transforms import walsh_hadamard
 from tests.draws import normal
 from tests.quick import quick
@@ -136,6 +138,24 @@ def test_a_transform_along_any_axis_has_the_bits_of_one_along_the_last(axis):
 
     for want, got in zip(*both(turned), strict=True):
         np.testing.assert_array_equal(got, jnp.moveaxis(want, -1, axis))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Hadamard(8, seed=3),
+        Hadamard(8, orthonormal=False),
+        Smoothing(scales=tuple(range(1, 7))),
+        Permutation((3, 1, 2, 0, 5, 4)),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_operand_that_is_mapped_alone_comes_back(transform, side):
+    """Along two axes in the other order, and along neighbours where they lie."""
+    axes, x = Paired((2, 0), (0, 1)), normal(side, ((2, 4, 3), (3, 2, 4))[side])
+    run = jax.jit(lambda x: unbaked(transform, axes, side, baked(transform, axes, side, x)))
+    np.testing.assert_allclose(run(x), x, rtol=1e-5, atol=1e-6)
 
 
 def test_axes_that_are_neighbours_are_transformed_where_they_lie():
