@@ -22,9 +22,11 @@ from qjax._typing import Key, PyTree
 from qjax.contraction.outside import needs_variables
 from qjax.contraction.record import enter_region
 from qjax.linen.bare import call_rewritten, is_inside, op_of, refuse_packed
+from qjax.linen.calls import Call, Calls
 from qjax.linen.noise import STREAM, noise_of
+from qjax.linen.paths import Names
 from qjax.linen.pickling import reducing
-from qjax.linen.seams import SUBSCRIPTS, Choice, seam_of
+from qjax.linen.seams import Choice, seam_of
 from qjax.linen.variables import LayerVariables
 from qjax.recipes import Recipe
 from qjax.recipes.matching import Matching
@@ -114,8 +116,9 @@ def report(
     if variables is None:
         keys = _rngs(rngs)
         variables = jax.eval_shape(lambda *xs: module.init(keys, *xs, **kwargs), *inputs)
-    apply = program(module, rngs=rngs, **kwargs)
-    return build(apply, variables, *inputs, path_of=_path_of)
+    apply, names = program(module, rngs=rngs, **kwargs), Names()
+    with nn.intercept_methods(names.hear):
+        return build(apply, variables, *inputs, path_of=names.path_of)
 
 
 def program(
@@ -226,54 +229,59 @@ def _recipe_of(root: nn.Module, method: str, recipe: Recipe, diagnose: bool) -> 
 
 def _interceptor(root: nn.Module, matching: Matching, diagnose: bool):
     depth = len(root.path)
+    calls = Calls(root)
 
     def intercept(next_fun, args, kwargs, context):
         module = context.module
-        seam = seam_of(module, context.method_name)
-        bare = op_of(module, context.method_name)
-        if (seam is None and bare is None) or is_inside():
-            return next_fun(*args, **kwargs)
-
-        def choose(op: str, part: str = "") -> Choice | None:
-            full = (*module.path, part) if part else module.path
-            relative = "/".join(full[depth:])
-            rule = matching.rule(relative, op)
-            if rule is None:
-                return None
-            noise = noise_of(module, root) if rule.policy.stochastic else None
-            variables = LayerVariables(module, part, diagnose)
-            return Choice(rule.policy, "/".join(full), str(rule), noise, variables)
-
-        if bare is not None:
-            choice = choose(bare)
-            if choice is None:
-                refuse_packed(module, bare)
-            if choice is None:
+        with calls.entering(module) as call:
+            seam = seam_of(module, context.method_name)
+            bare = op_of(module, context.method_name)
+            if (seam is None and bare is None) or is_inside() or call.is_thrown_away:
                 return next_fun(*args, **kwargs)
-            if module.is_initializing():
-                out = next_fun(*args, **kwargs)  # Makes the layer's own parameters.
-                if not (diagnose or needs_variables(choice.policy)):
-                    return out
-            return call_rewritten(module, context.method_name, bare, choice, args, kwargs)
-        assert seam is not None
-        with seam(module, choose):
-            return next_fun(*args, **kwargs)
+
+            def choose(op: str, part: str = "") -> Choice | None:
+                full = (*call.path, part) if part else call.path
+                rule = matching.rule("/".join(full[depth:]), op)
+                if rule is None:
+                    return None
+                noise = noise_of(call.host, root) if rule.policy.stochastic else None
+                held = "_".join(name for name in (call.part, part) if name)
+                variables = LayerVariables(call.host, held, diagnose)
+                return Choice(rule.policy, "/".join(full), str(rule), noise, variables)
+
+            if bare is not None:
+                run = functools.partial(next_fun, *args, **kwargs)
+                return _call_bare(call, context.method_name, bare, choose(bare), run, args, kwargs)
+            assert seam is not None
+            with seam(module, choose):
+                return next_fun(*args, **kwargs)
 
     return intercept
 
 
-def _path_of(scopes: tuple[str, ...]) -> str:
-    """The path of a module from the names that linen leaves in a traced program."""
-    path: list[str] = []
-    for scope in scopes[1:]:  # The first names the root module itself.
-        if scope in SUBSCRIPTS:
-            path.append(SUBSCRIPTS[scope])
-        name = scope.split(".")[0]  # Methods other than __call__ stand behind a dot.
-        if (
-            not name.isidentifier()
-            or (path and path[-1] == name)
-            or scope.startswith(scopes[0] + ".")
-        ):
-            continue
-        path.append(name)
-    return "/".join(path)
+def _call_bare(
+    call: Call,
+    method: str,
+    op: str,
+    choice: Choice | None,
+    run: Callable[[], Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Calls a layer without a seam by `choice`; `run` calls it as it is."""
+    if choice is None:
+        refuse_packed(call.module, op)
+        return run()
+    holds = choice.variables.diagnose or needs_variables(choice.policy)
+    if holds and call.applied is not None:
+        raise ValueError(
+            f"The layer {choice.path!r} computes by a recipe that learns, remembers or collects "
+            "facts, but it is applied by hand, and its type has no place for values that are not "
+            "its own. Exempt it by a rule, or quantize the function that applies the model: "
+            "`qjax.quantize(model.apply, recipe, weights=0)`."
+        )
+    if call.module.is_initializing():
+        out = run()  # Makes the layer's own parameters.
+        if not holds:
+            return out
+    return call_rewritten(call.module, method, op, choice, args, kwargs)
