@@ -8,7 +8,7 @@ import contextlib
 import contextvars
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import jax
@@ -58,10 +58,12 @@ class Heard:
     Attributes:
       contractions: The quantized contractions, as they were traced.
       regions: Which recipe a part of the model computes by: its path, and the recipe.
+      number: Tells it from other listeners.
     """
 
     contractions: list[Contraction] = dataclasses.field(default_factory=list)
     regions: list[tuple[str, Any]] = dataclasses.field(default_factory=list)
+    number: int = dataclasses.field(default_factory=lambda: next(_numbers))
 
 
 _listener: contextvars.ContextVar[Heard | None] = contextvars.ContextVar(
@@ -70,6 +72,8 @@ _listener: contextvars.ContextVar[Heard | None] = contextvars.ContextVar(
 _site: contextvars.ContextVar[tuple[str, str, str]] = contextvars.ContextVar(
     "qjax_site", default=("", "", "")
 )
+# `jax.jit` has other traces for other values. Made at import: JAX wants no other thread then.
+_traced_for = jax.make_user_context()
 
 
 @contextlib.contextmanager
@@ -78,9 +82,23 @@ def listen() -> Iterator[Heard]:
     heard = Heard()
     token = _listener.set(heard)
     try:
-        yield heard
+        with traced_for():
+            yield heard
     finally:
         _listener.reset(token)
+
+
+@contextlib.contextmanager
+def traced_for(*asked: Hashable) -> Iterator[None]:
+    """Keeps what is traced inside the block apart from what else `jax.jit` has traced.
+
+    A function that is compiled inside a model, as by `nn.jit` around a method of a class, would
+    compute as in the model that met it first. What computes alike shall ask for the same.
+    """
+    heard = _listener.get()
+    listener = () if heard is None else (heard.number,)
+    with _traced_for((*listener, *asked) or None):
+        yield
 
 
 @contextlib.contextmanager

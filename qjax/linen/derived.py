@@ -17,7 +17,7 @@ from typing import Any
 import flax.linen as nn
 
 from qjax.linen.calls import Path
-from qjax.linen.interception import Quantization, entering, is_entered
+from qjax.linen.interception import Alike, Quantization, entering, is_entered
 from qjax.linen.pickling import reducing
 from qjax.recipes import Recipe
 
@@ -43,7 +43,17 @@ def derive(
       diagnose: Whether facts about casts are collected.
       above: Where its modules stand in the model whose paths the rules speak of.
     """
-    return _derived(base, Quantization(recipe, diagnose), above)
+    try:
+        alike = _alike(base, recipe, diagnose)
+    except TypeError:  # Numbers of it are arrays, which do not compare: it is like no other.
+        alike = Alike()
+    return _derived(base, Quantization(recipe, diagnose, alike), above)
+
+
+@functools.lru_cache(maxsize=256)
+def _alike(base: type[nn.Module], recipe: Recipe, diagnose: bool) -> Alike:
+    del base, recipe, diagnose
+    return Alike()
 
 
 def _derived(base: type[nn.Module], asked: Quantization, above: Path) -> type[nn.Module]:

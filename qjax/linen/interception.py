@@ -14,7 +14,7 @@ from typing import Any
 import flax.linen as nn
 
 from qjax.contraction.outside import needs_variables
-from qjax.contraction.record import enter_region
+from qjax.contraction.record import enter_region, traced_for
 from qjax.linen.bare import call_rewritten, is_inside, op_of, refuse_packed
 from qjax.linen.calls import Call, Calls, Path
 from qjax.linen.noise import noise_of
@@ -25,17 +25,31 @@ from qjax.recipes.matching import Matching
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Alike:
+    """What classes have in common that were derived from one class by equal recipes.
+
+    Attributes:
+      used: Places of the rules that matched something. What was traced before, as a method under
+        `nn.jit`, is not asked again.
+    """
+
+    used: set[int] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Quantization:
     """What was asked of a module: one object for it and for all that is taken out of it.
 
     Attributes:
       recipe: What it computes in.
       diagnose: Whether facts about casts are collected.
+      alike: One object for all that asks for the same of the same class.
       parts: Classes of what was taken out of it, by the class there was and the path in it.
     """
 
     recipe: Recipe
     diagnose: bool
+    alike: "Alike"
     parts: dict[tuple[type, Path], type] = dataclasses.field(default_factory=dict)
 
 
@@ -64,12 +78,13 @@ def entering(root: nn.Module, method: str, asked: Quantization, above: Path) -> 
     if root.scope is None or holds or is_inside():
         yield
         return
-    matching = Matching(asked.recipe)
+    matching = Matching(asked.recipe, asked.alike.used)
     enter_region("/".join(root.path), asked.recipe)
     # A part may be quantized in its own right, and then enters itself once more.
     token = _entered.set((*entered, (asked, None if above else root)))
     try:
         with (
+            traced_for(*(held.alike for held, _ in _entered.get())),
             nn.intercept_methods(_interceptor(root, matching, asked.diagnose, above)),
             _shared_loops_named(asked.recipe),
         ):

@@ -31,13 +31,13 @@ class Matching:
 
     Attributes:
       recipe: The recipe.
-      used: Places of the rules that matched something.
+      used: Places of the rules that matched something, here or where `used` was given before.
       paths: The paths that were asked for, in order.
     """
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, used: set[int] | None = None):
         self.recipe = recipe
-        self.used: set[int] = set()
+        self.used = set() if used is None else used
         self.paths: dict[str, None] = {}
 
     def rule(self, path: str, op: str) -> Rule | None:
