@@ -18,7 +18,7 @@ import flax.linen as nn
 
 from qjax.linen.calls import Path
 from qjax.linen.interception import Alike, Quantization, entering, is_entered
-from qjax.linen.pickling import reducing
+from qjax.linen.pickling import pickled_by
 from qjax.recipes import Recipe
 
 _ASKED, _ABOVE, _ENTERS = "__qjax_asked__", "__qjax_above__", "__qjax_enters__"
@@ -58,11 +58,11 @@ def _alike(base: type[nn.Module], recipe: Recipe, diagnose: bool) -> Alike:
 
 def _derived(base: type[nn.Module], asked: Quantization, above: Path) -> type[nn.Module]:
     again = functools.partial(derive, base, asked.recipe, asked.diagnose, above)
-    namespace: dict[str, Any] = {
+    metaclass, namespace = pickled_by(base, again)
+    namespace |= {
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
-        "__reduce_ex__": reducing(base, again),
         _ASKED: asked,
         _ABOVE: above,
     }
@@ -72,7 +72,8 @@ def _derived(base: type[nn.Module], asked: Quantization, above: Path) -> type[nn
         namespace[name] = _entering_through(getattr(base, name), asked, above)
     for name in ("__getattribute__", "__getattr__"):
         namespace[name] = _taking_out(getattr(base, name), asked)
-    return types.new_class(base.__name__, (base,), exec_body=lambda body: body.update(namespace))
+    keywords = {"metaclass": metaclass}
+    return types.new_class(base.__name__, (base,), keywords, lambda body: body.update(namespace))
 
 
 def _methods(cls: type[nn.Module]) -> list[str]:
