@@ -178,3 +178,34 @@ def test_stacked_layers_draw_noise_of_their_own():
     (stream,) = quantized.layers.dot_general.streams.streams
     assert stream.count[...].tolist() == [2, 2, 2]
     assert len({tuple(k) for k in jax.random.key_data(stream.key[...]).tolist()}) == 3
+
+
+class Dropping(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(16, 16, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5)
+
+    def __call__(self, x, *, rngs):
+        return self.dropout(self.linear(x), rngs=rngs)
+
+
+def test_streams_given_by_name_are_read_and_not_moved_on():
+    plain, x, rngs = module(Dropping), normal(0, (2, 16)), nnx.Rngs(0)
+    [row] = qjax.report(qjax.quantize(plain, "mxfp8"), x, rngs=rngs).rows
+    assert row.quantized
+    qjax.pack(plain, "mxfp8", inputs=(x,), rngs=rngs)
+    qjax.capture(plain, None, [x], rngs=rngs)
+    assert rngs.default.count[...] == 0
+
+
+class ByHand(nnx.Module):
+    def __init__(self, rngs):
+        self.kernel = nnx.Param(rngs.params.normal((16, 16)))
+
+    def __call__(self, x):
+        return x @ self.kernel
+
+
+def test_where_no_layer_contracts_the_error_says_how_products_by_hand_are_quantized():
+    with pytest.raises(ValueError, match=r"no layer contracts .*in the function that applies it"):
+        qjax.quantize(module(ByHand), "mxfp8")

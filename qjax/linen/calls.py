@@ -46,37 +46,39 @@ class Calls:
     """The calls of the modules of a model that are going on.
 
     Attributes:
-      root: The model.
+      root: The model; where None came, the module that is called first.
     """
 
-    def __init__(self, root: nn.Module):
+    def __init__(self, root: nn.Module | None = None):
         self.root = root
         self._open: list[Call] = []
 
     @contextlib.contextmanager
     def entering(self, module: nn.Module) -> Iterator[Call]:
         """Opens a call of `module` for the block."""
-        outer = self._open[-1] if self._open else Call(self.root, self.root.path, self.root)
-        self._open.append(self._call(module, outer))
+        root = self.root = module if self.root is None else self.root
+        outer = self._open[-1] if self._open else Call(root, root.path, root)
+        self._open.append(self._call(module, outer, root))
         try:
             yield self._open[-1]
         finally:
             self._open.pop()
 
-    def _call(self, module: nn.Module, outer: Call) -> Call:
-        if self._is_applied(module, outer):
+    def _call(self, module: nn.Module, outer: Call, root: nn.Module) -> Call:
+        if _is_applied(module, outer, root):
             applied = (*outer.path, module.name or type(module).__name__)
             return Call(module, applied, outer.host, applied)
         if outer.applied is not None:
             return Call(module, (*outer.applied, *module.path), outer.host, outer.applied)
         return Call(module, module.path, module)
 
-    def _is_applied(self, module: nn.Module, outer: Call) -> bool:
-        """Whether a module is called through an `apply` of its own.
 
-        Its path is then empty. So is that of the model, of a module that shares the scope of the
-        model, and of copies of both that Flax makes for lifted transformations.
-        """
-        if module.path or module.scope in (outer.module.scope, self.root.scope):
-            return False
-        return type(module) not in (type(outer.module), type(self.root))
+def _is_applied(module: nn.Module, outer: Call, root: nn.Module) -> bool:
+    """Whether a module is called through an `apply` of its own.
+
+    Its path is then empty. So is that of the model, of a module that shares the scope of the
+    model, and of copies of both that Flax makes for lifted transformations.
+    """
+    if module.path or module.scope in (outer.module.scope, root.scope):
+        return False
+    return type(module) not in (type(outer.module), type(root))

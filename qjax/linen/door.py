@@ -16,7 +16,7 @@ import jax
 from qjax._typing import Key, PyTree
 from qjax.linen.derived import derive, original
 from qjax.linen.noise import STREAM
-from qjax.linen.paths import Names
+from qjax.linen.paths import Paths, path_of
 from qjax.recipes import Recipe
 from qjax.recipes.report import Report, build
 
@@ -91,9 +91,9 @@ def report(
     if variables is None:
         keys = _rngs(rngs)
         variables = jax.eval_shape(lambda *xs: module.init(keys, *xs, **kwargs), *inputs)
-    apply, names = program(module, rngs=rngs, **kwargs), Names()
-    with nn.intercept_methods(names.hear):
-        return build(apply, variables, *inputs, path_of=names.path_of)
+    apply = program(module, rngs=rngs, **kwargs)
+    with nn.intercept_methods(Paths().leave):
+        return build(apply, variables, *inputs, path_of=path_of)
 
 
 def program(

@@ -1,45 +1,53 @@
-"""Paths of modules, read from the names that linen leaves in a traced program.
+"""Paths of modules in a traced program: left there while it is traced, read when it is listed.
 
-A name there is that of a module, followed by a dot and a method unless this is `__call__`. Which
-dots belong to the names themselves is heard while the program is traced.
+Flax leaves names by itself, but those of the calls, which are other paths than those of the
+parameters where modules are shared, and it ends a name with a dot and a method. They are read
+where nothing better stands, in what was traced before.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
+from qjax.linen.calls import Calls
 from qjax.linen.seams import SUBSCRIPTS
+from qjax.recipes.walk import module_of, module_scope
 
 
-class Names:
-    """The names of the modules of one program."""
+class Paths:
+    """Leaves the path of each module in the program of one model."""
 
     def __init__(self):
-        self._heard: set[str] = set()
+        self._calls = Calls()
 
-    def hear(
+    def leave(
         self, next_fun: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any
     ) -> Any:
-        """Notes the name of a module that is called; an interceptor of methods."""
-        if context.module.name is not None:
-            self._heard.add(context.module.name)
-        return next_fun(*args, **kwargs)
+        """Calls a module under its path; an interceptor of methods."""
+        with (
+            self._calls.entering(context.module) as call,
+            jax.named_scope(module_scope("/".join(call.path))),
+        ):
+            return next_fun(*args, **kwargs)
 
-    def path_of(self, scopes: tuple[str, ...]) -> str:
-        """The path of a module from the names around an operation, outermost first."""
-        path: list[str] = []
-        for scope in scopes[1:]:  # The first names the root module itself.
-            if scope in SUBSCRIPTS:
-                path.append(SUBSCRIPTS[scope])
-            name = self._module(scope)
-            if name is None or (path and path[-1] == name) or scope.startswith(scopes[0] + "."):
-                continue
-            path.append(name)
-        return "/".join(path)
 
-    def _module(self, scope: str) -> str | None:
-        """The name of the module in `scope`; None where it names none."""
-        for name in (scope, scope.rpartition(".")[0]):
-            if name in self._heard:
-                return name
-        name = scope.split(".")[0]
-        return name if name.isidentifier() else None
+def path_of(scopes: tuple[str, ...]) -> str:
+    """The path of a module from the names around an operation, outermost first."""
+    path: list[str] = []
+    for scope in scopes[1:]:  # The first names the root module itself.
+        module = module_of(scope)
+        if module is not None:
+            path = module
+            continue
+        if scope in SUBSCRIPTS:
+            path.append(SUBSCRIPTS[scope])
+        name = scope.split(".")[0]  # Methods other than __call__ stand behind a dot.
+        if (
+            not name.isidentifier()
+            or (path and path[-1] == name)
+            or scope.startswith(scopes[0] + ".")
+        ):
+            continue
+        path.append(name)
+    return "/".join(path)

@@ -105,7 +105,7 @@ def report(module: nnx.Module, *inputs: PyTree, **kwargs: Any) -> Report:
             model = quantize(model, _NOTHING)  # Only says where everything stands.
         else:
             enter_region("", recipe)
-        return model(*xs, **kwargs)
+        return model(*xs, **_own(kwargs))
 
     return build(apply, state, *inputs, path_of=path_of)
 
@@ -118,9 +118,14 @@ def program(module: nnx.Module, **kwargs: Any) -> Callable[..., Any]:
     graph, state = nnx.split(module)
 
     def apply(*xs: Any) -> Any:
-        return nnx.merge(graph, state)(*xs, **kwargs)
+        return nnx.merge(graph, state)(*xs, **_own(kwargs))
 
     return apply
+
+
+def _own(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for one trace, such as `rngs=`, whose counts nothing else may move meanwhile."""
+    return nnx.clone(kwargs)
 
 
 def _base_key(rngs: nnx.Rngs | Key | int | None) -> Key | None:
@@ -165,6 +170,6 @@ def pack(
         return packed
 
     def apply(state: Any, *xs: Any) -> Any:
-        return model(state)(*xs, **kwargs)  # type: ignore[operator]
+        return model(state)(*xs, **_own(kwargs))  # type: ignore[operator]
 
     return model(packing(apply, state, inputs, **settings))

@@ -47,11 +47,17 @@ def build(
 
 def unmatched_message(recipe: Recipe, place: int, rule: Rule, paths: list[str]) -> str:
     """Says that a rule matched nothing, and what it could have matched."""
-    known = ", ".join(repr(p) for p in dict.fromkeys(paths)) or "none"
+    known = ", ".join(repr(p) for p in dict.fromkeys(paths))
     ops = "" if rule.ops is None else f" and ops {list(rule.ops)}"
-    return (
-        f"Rule {place + 1} of recipe {recipe.name!r} asks for path {rule.path!r}{ops}, but no "
-        f"contraction matched it. The paths are: {known}. Correct the rule, or mark it "
+    asked = f"Rule {place + 1} of recipe {recipe.name!r} asks for path {rule.path!r}{ops}, but "
+    if not known:
+        return asked + (
+            "no layer contracts anything. Products that a module writes by hand are quantized in "
+            "the function that applies it, `qjax.quantize(apply, recipe, weights=0)`, or by "
+            "`qjax.einsum(..., policy=policy)` in their place."
+        )
+    return asked + (
+        f"no contraction matched it. The paths are: {known}. Correct the rule, or mark it "
         "`optional=True`."
     )
 

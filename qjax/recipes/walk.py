@@ -23,7 +23,7 @@ CONTRACTIONS = {
 }
 _MARK = re.compile(rf"{SCOPE}\[(\w+)(?::(\d+))?\]")
 
-# What `jax.numpy.einsum` and a module of the nnx door leave among the names.
+# What `jax.numpy.einsum` and the modules of a door leave among the names.
 _SUBSCRIPTS = re.compile(r"[\w.\s]*(,[\w.\s]*)+(->[\w.\s]*)?|[\w.\s]*->[\w.\s]*")
 _MODULE = re.compile(r"module\[(.*)\]")
 
@@ -122,13 +122,21 @@ def module_scope(path: str) -> str:
     return f"module[{path.replace('/', '|')}]"
 
 
+def module_of(scope: str) -> list[str] | None:
+    """The path in a name of `module_scope`, by parts; None for other names."""
+    module = _MODULE.fullmatch(scope)
+    if module is None:
+        return None
+    return module[1].split("|") if module[1] else []
+
+
 def path_of(scopes: tuple[str, ...]) -> str:
     """The path that names spell: that of the innermost module, and the scopes inside it."""
     path: list[str] = []
     for scope in scopes:
-        module = _MODULE.fullmatch(scope)
+        module = module_of(scope)
         if module is not None:
-            path = module[1].split("|") if module[1] else []
+            path = module
         elif not is_subscripts(scope):
             path.append(scope)
     return "/".join(path)

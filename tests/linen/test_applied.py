@@ -128,3 +128,23 @@ def test_a_module_that_shares_the_scope_of_the_model_is_its_own():
     [row] = qjax.report(qjax.quantize(Shared(), MXFP8), X).rows
     assert row.quantized
     assert row.path == ""
+
+
+def test_reports_of_float_and_quantized_models_name_a_shared_module_by_its_parameters():
+    class Attending(nn.Module):
+        table: nn.Module
+
+        @nn.compact
+        def __call__(self, x):
+            return self.table.attend(x)
+
+    class Model(nn.Module):
+        def setup(self):
+            self.table = nn.Embed(11, 8)
+            self.decoder = Attending(self.table)
+
+        def __call__(self, x):
+            return self.decoder(x)
+
+    for model in (Model(), qjax.quantize(Model(), MXFP8)):
+        assert [row.path for row in qjax.report(model, X).rows] == ["table"]
