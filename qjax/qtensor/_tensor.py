@@ -21,6 +21,12 @@ from qjax.tiling import Layout
 class QTensor:
     """A quantized tensor: `(qvalue - zero_point) * scale`, read through its formats.
 
+    The type is part of the structure of the pytree, and none of its leaves: JAX refuses to mix
+    tensors of two types. What compares leaves by name, shape and dtype alone takes the codes of one
+    type for those of another of the same dtype. So does Orbax when it restores into a tensor:
+    write such files by `qjax.serving.save` or `qjax.train.Checkpoints`, which keep types, compare
+    them and refuse others.
+
     Attributes:
       qvalue: Codes in the shape of the tensor, as an array of `qtype.format.storage`; elements
         that the type's sparsity does not keep have the code of zero.

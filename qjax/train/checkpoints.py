@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from qjax._typing import PyTree
+from qjax.qtensor import QTensor
 from qjax.train.state import State
 from qjax.train.versions import versions
 
@@ -93,6 +94,7 @@ class Checkpoints:
             "versions": versions(),
             "recipe": repr(self.recipe),
             "leaves": {name: _kind(leaf) for name, leaf in leaves.items()},
+            "types": _types(state),
             "position": position,
         }
         # On a CPU the writer would read the very buffers that the next step is given to reuse.
@@ -132,7 +134,9 @@ class Checkpoints:
             step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
         ).about
         leaves = named_leaves(state)
-        self._check(about, {name: _kind(leaf) for name, leaf in leaves.items()}, step)
+        types = _types(state)
+        about["leaves"] |= about.get("types", types)  # Early checkpoints do not say them.
+        self._check(about, {name: _kind(leaf) for name, leaf in leaves.items()} | types, step)
         like = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
             for name, leaf in leaves.items()
@@ -177,6 +181,16 @@ class Checkpoints:
                 f"A checkpoint could not be written to {self.folder}: {last}. Free space or choose "
                 f"another folder, and run again to go on from there. The cause: {error}"
             ) from error
+
+
+def _types(tree: PyTree) -> dict[str, str]:
+    """What the codes in `tree` are codes of: codes of two types may look the same as arrays."""
+    found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, QTensor))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf!r}: {leaf.qtype!r}"
+        for path, leaf in found
+        if isinstance(leaf, QTensor)
+    }
 
 
 def named_leaves(tree: PyTree) -> dict[str, jax.Array]:

@@ -22,6 +22,7 @@ from tiny import (
     started,
 )
 
+import qjax
 from qjax import train
 
 pytest.importorskip("orbax.checkpoint")
@@ -133,6 +134,19 @@ def test_another_model_is_refused_and_the_difference_shown(tmp_path):
         pytest.raises(ValueError, match=r"params/w: float32\[4\] there, float32\[5\] asked for"),
     ):
         checkpoints.resume(larger)
+
+
+def test_codes_of_another_type_are_refused_though_they_look_the_same(tmp_path):
+    packed = lambda name: {"w": qjax.encode(jnp.arange(4.0), name), "b": jnp.zeros(())}  # noqa: E731
+    state = started(regression_step())
+    with train.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state.replace(params=packed("mxfp4")))
+    with train.Checkpoints(tmp_path) as checkpoints:
+        same_type, _ = checkpoints.resume(state.replace(params=packed("mxfp4")))
+        np.testing.assert_array_equal(same_type.params["w"].decode(), packed("mxfp4")["w"].decode())
+        other = r"params/w: QTensor\(mxfp4, .* there, QTensor\(mxfp6_e2m3, .* asked for"
+        with pytest.raises(ValueError, match=other):
+            checkpoints.resume(state.replace(params=packed("mxfp6_e2m3")))
 
 
 def test_another_layout_is_refused_and_its_versions_named(tmp_path, monkeypatch):
