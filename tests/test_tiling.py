@@ -80,3 +80,13 @@ def test_axes_out_of_range_and_twice_are_refused():
         resolve((3, 4), Tile(), (1, -1))
     with pytest.raises(ValueError, match="twice"):
         resolve((3, 4), Tile(), (1,), (1,))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_one_number_for_all_tiles_spreads_like_as_many_equal_ones(case):
+    layout = resolve(*case)
+    wanted = layout.spread(jnp.full(layout.scale_shape, 3.0))
+    for one in (jnp.float32(3), jnp.full((1,) * len(layout.scale_shape), 3.0)):
+        got = layout.spread(one)
+        assert got.shape == wanted.shape == case[0]
+        assert jnp.array_equal(got, wanted)

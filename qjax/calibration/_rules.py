@@ -37,7 +37,8 @@ def exponent_of(bound: Array, format: Format, rule: str) -> Array:
         "even": _half(format) if rule == "even" else 0,
         "bfp": -1,
     }[rule]
-    return ((bound + carry) >> 23) - (limit >> 23)
+    bound = bound if isinstance(carry, int) and carry == 0 else bound + carry
+    return (bound >> 23) - (limit >> 23)
 
 
 def _half(format: Format):

@@ -39,7 +39,7 @@ def two_levels(
         # A scale that cannot be NaN itself passes it on to the scale of its own tile.
         bad = jnp.any(inner.split(amax != amax), axis=inner.axes, keepdims=True)
         decode = select(inner.gather(bad), jnp.nan, decode)
-    wanted = amax * inner.spread(encode * reciprocal(format.max))
+    wanted = amax * _spread(encode * reciprocal(format.max), inner)
     rounding, noise = procedure.rounding, None
     if rounding.stochastic:
         noise = rounding.noise(jax.random.fold_in(key, 1), wanted.shape)
@@ -92,6 +92,11 @@ def snapped(amax: Array, format: Format, procedure: Any, layout: Layout, keep: b
     return _joined(power, wide, procedure, inner, keep)
 
 
+def _spread(wide: Array, inner: Layout) -> Array:
+    """Returns one number per tile; one for all of them stays one, which needs no memory."""
+    return wide if wide.size == 1 else inner.spread(wide)
+
+
 def _joined(scale: Array, wide: Array, procedure: Any, inner: Layout, keep: bool) -> Made:
     """Returns both levels, `wide` one per tile of tiles."""
     qtype, stored = procedure.qtype, None
@@ -99,5 +104,5 @@ def _joined(scale: Array, wide: Array, procedure: Any, inner: Layout, keep: bool
         outer = qtensor.plain(wide, qtype.scale, scale_layout(inner, qtype.scale))
         codes = qtensor.plain(scale, qtype, inner)
         stored = dataclasses.replace(codes, scale=outer)
-    spread = inner.spread(wide)
+    spread = _spread(wide, inner)
     return Made(factors=(scale, spread), inverse=inverse(scale * spread), stored=stored)

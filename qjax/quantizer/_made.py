@@ -29,7 +29,7 @@ class Made:
     Attributes:
       exponent: Exponents where scales are powers of two, else None.
       invalid: Where a power-of-two scale is NaN.
-      factors: Float scales of every level, innermost first, each in `scale_shape`.
+      factors: Float scales of every level, innermost first, each in `scale_shape` or one for all.
       inverse: What the elements are multiplied by before they are rounded.
       stored: The scales as a quantized tensor; None where nobody asked.
       shift: Instead of exponents, what the kernel reads of them.

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qjax import calibration as calibrations
 from qjax import casting, qtensor
@@ -49,7 +50,7 @@ def from_exponents(
     format = qtype.format
     assert isinstance(format, PowerOfTwo)
     if qtype.scale is None:
-        exponent = jnp.clip(exponent, format.min_exponent, format.top_exponent)
+        exponent = _held(exponent, format)
         stored = _stored_powers(exponent, invalid, qtype, layout) if keep else None
         return Made(exponent, invalid, stored=stored)
     inner = scale_layout(layout, qtype)
@@ -66,6 +67,13 @@ def from_exponents(
         codes = _stored_powers(offset, jnp.zeros_like(offset, bool), qtype, layout)
         stored = dataclasses.replace(codes, scale=outer.stored, layout=inner)
     return Made(spread + offset, inner.spread(outer.invalid), stored=stored)
+
+
+def _held(exponent: Array, format: PowerOfTwo) -> Array:
+    least, top = format.min_exponent, format.top_exponent
+    if not format.static:
+        return jnp.clip(exponent, least, top)
+    return jax.lax.clamp(np.int32(least), exponent, np.int32(top))
 
 
 def _stored_powers(exponent: Array, invalid: Array, qtype: QType, layout: Layout) -> QTensor:

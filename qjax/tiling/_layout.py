@@ -90,11 +90,13 @@ class Layout:
         return self._unmerged(view.reshape(padded))
 
     def spread(self, scale: Array) -> Array:
-        """Returns one number per element from one per tile, in the shape of the array.
+        """Returns one number per element from one per tile or one for all, in the array's shape.
 
         A broadcast and a reshape of the small operand: the elements themselves keep their shape,
         so that a compiled loop may write its result in place.
         """
+        if scale.size == 1:
+            return jnp.broadcast_to(scale.reshape(()), self.shape)
         own = self.shape == self.merged and self.order == tuple(range(len(self.shape)))
         if own and all(t == 1 or n == 1 for t, n in zip(self.tiles, self.scale_shape)):
             return jnp.broadcast_to(scale, self.shape)
