@@ -1,14 +1,17 @@
 """Time of one training step, quantized against float32 and beside the peers.
 
 The first model is the example's, under named recipes. The second has four layers and quantizes
-its dense layers alone, which is what all peers do: qwix and Flax's float8 layers run beside it.
+its dense layers alone, which is what all peers do: qwix, AQT and Flax's float8 layers run beside
+it. AQT rounds gradients with noise; `int8, six operands with noise` is what compares with it.
 The aims were set on a processor that multiplies int8 eight times and bfloat16 four times as fast
 as float32 (AMX); elsewhere compare with the peers in the same run.
 """
 
 import dataclasses
 import functools
+import importlib
 import importlib.util
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +48,19 @@ def dense(policy, implementation=None):
     return lambda: qjax.quantize(lm.LanguageModel(LARGER), recipe)
 
 
-class Float8(nn.Module):
-    """The larger model with Flax's float8 products in its dense layers."""
+def noisy(name):
+    """All six operands, the gradients among them rounded with noise."""
+    plain = qjax.Quantizer(name)
+    drawn = dataclasses.replace(plain, rounding=qjax.rounding.Stochastic())
+    return qjax.Policy(
+        fwd=qjax.Gemm(plain, plain), dlhs=qjax.Gemm(drawn, plain), drhs=qjax.Gemm(plain, drawn)
+    )
 
-    product: type[nn.Module]
+
+class Replaced(nn.Module):
+    """The larger model with products of a peer's class in its dense layers."""
+
+    product: Callable[[], nn.Module]
 
     @nn.compact
     def __call__(self, tokens):
@@ -62,9 +74,14 @@ class Float8(nn.Module):
 
 
 def peers():
-    found = {"flax Fp8DotGeneral (forward)": lambda: Float8(nn.Fp8DirectDotGeneralOp)}
+    """Models of Flax's float8 layers, and of qwix and AQT where these are installed."""
+    found = {"flax Fp8DotGeneral (forward)": lambda: Replaced(nn.Fp8DirectDotGeneralOp)}
+    return found | _qwix() | _aqt()
+
+
+def _qwix():
     if importlib.util.find_spec("qwix") is None:
-        return found
+        return {}
     import qwix
 
     def model(**settings):
@@ -73,9 +90,26 @@ def peers():
 
     int8 = {"weight_qtype": jnp.int8, "act_qtype": jnp.int8}
     mxfp8 = {"weight_qtype": "mxfp8", "act_qtype": "mxfp8", "tile_size": 32}
-    return found | {
+    return {
         "qwix int8, six operands": model(**int8, bwd_qtype=jnp.int8),
         "qwix mxfp8, forward": model(**mxfp8),
+    }
+
+
+def _aqt():
+    if importlib.util.find_spec("aqt") is None:
+        return {}
+    # Imported by name, because the environment of the project lacks it.
+    config = importlib.import_module("aqt.jax.v2.config")
+    layer = importlib.import_module("aqt.jax.v2.flax.aqt_flax").AqtDotGeneral
+
+    def model(made):
+        return lambda: Replaced(functools.partial(layer, made(), prng_name="quant"))
+
+    forward = functools.partial(config.config_v4, dlhs_bits=None, drhs_bits=None)
+    return {
+        "AQT int8, forward": model(forward),
+        "AQT int8, six operands with noise": model(config.fully_quantized),
     }
 
 
@@ -87,6 +121,7 @@ def test_step_of_a_larger_model_beside_the_peers():
     models = {
         "float32": lambda: lm.LanguageModel(LARGER),
         "int8, six operands": dense(six["int8_channel"], "xla"),
+        "int8, six operands with noise": dense(noisy("int8_channel"), "xla"),
         "int8, bfloat16 products": dense(six["int8_channel"], "bfloat16"),
         "mxfp8, forward": dense(qjax.Policy(fwd=qjax.Gemm("mxfp8", "mxfp8"))),
         "mxfp8, six operands": dense(six["mxfp8"]),
