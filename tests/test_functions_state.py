@@ -223,7 +223,22 @@ def test_what_cannot_work_is_said():
         return x @ w
 
     own.defvjp(lambda w, x: (own(w, x), (w, x)), lambda saved, g: saved)
-    with pytest.raises(ValueError, match=r"learns or remembers inside 'custom_vjp_call'"):
-        qjax.quantize(own, POLICY, weights=0).init(W, X)
-    exempt = Recipe([Rule("", Policy(fwd=Gemm(Quantizer("mxfp8"), None)))])
-    assert qjax.quantize(own, exempt, weights=0).init(W, X) == {}
+
+    def model(w, x):
+        with jax.named_scope("mine"):
+            x = own(w, x)
+        return plain(w, x)
+
+    learning = Recipe([Rule(".*", POLICY)])
+    quantized = qjax.quantize(model, learning, weights=0)
+    said = r"learn or remember inside the `jax.custom_vjp` at 'mine': 'mine' by rule '\.\*'"
+    for call in (quantized.init, quantized, lambda *args: qjax.report(quantized, *args)):
+        with pytest.raises(ValueError, match=said + r"\. .*`Rule\('mine', policy\)`"):
+            call(W, X)
+    # As it says: the one there holds no values, and that beside it learns.
+    stateless = Policy(fwd=Gemm(Quantizer("mxfp8"), None))
+    both = qjax.quantize(model, Recipe([Rule("mine", stateless), *learning.rules]), weights=0)
+    quant = both.init(W, X)
+    assert len(jax.tree.leaves(quant["params"])) == 1
+    step = jax.grad(lambda quant: jnp.sum(both(W, X, quant=quant)))(quant)["params"]
+    assert float(jnp.abs(jax.tree.leaves(step)[0])) > 0

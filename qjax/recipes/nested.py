@@ -59,14 +59,21 @@ def call(
         )
     if eqn.primitive.name == "custom_vjp_call":
         if place.wanted.variables:
-            raise ValueError(
-                f"`quantize` was asked for a contraction that learns or remembers inside "
-                f"{eqn.primitive.name!r} at {'/'.join(place.scopes) or 'the top'!r}, whose rule "
-                "says what it takes and gives: it has no gradient for what is learned. Exempt it "
-                "by a rule with `Policy()`, or give it a policy without state there."
-            )
+            raise ValueError(_unlearnable(place))
         place = dataclasses.replace(place, ledger=None)
     return handler(rewriter, eqn, args, roles, place)
+
+
+def _unlearnable(place: Place) -> str:
+    asked = ", ".join(f"{path!r} by rule {rule!r}" for path, rule in place.wanted.variables)
+    return (
+        f"`quantize` was asked for contractions that learn or remember inside the "
+        f"`jax.custom_vjp` at {'/'.join(place.scopes) or 'the top'!r}: {asked}. Its rule states "
+        "every gradient there is, and none for values that are no arguments of it: they would "
+        f"stay as they start. Put `Rule({place.wanted.variables[0][0]!r}, policy)` before, with a "
+        "policy that holds no values, such as that of 'mxfp8', or `Policy()` for none; or quantize "
+        "a function that is not under `jax.custom_vjp`."
+    )
 
 
 def _is_inexact(x: Any) -> bool:

@@ -21,11 +21,11 @@ class Wanted(NamedTuple):
 
     Attributes:
       draws: How many contractions at each path draw noise.
-      variables: Whether any learns or remembers.
+      variables: Path and rule of those that learn or remember.
     """
 
     draws: Draws = ()
-    variables: bool = False
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

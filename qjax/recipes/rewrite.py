@@ -158,7 +158,8 @@ class Rewriter:
             if decision is None:
                 return None
             draws = ((decision.path, 1),) if decision.policy.stochastic else ()
-            return Wanted(draws, needs_variables(decision.policy))
+            holds = needs_variables(decision.policy)
+            return Wanted(draws, ((decision.path, decision.rule),) if holds else ())
         return _together([self.wants_in(inner, scopes) for inner in nested.programs(eqn)])
 
     def wants_in(self, program: Jaxpr, scopes: tuple[str, ...]) -> Wanted | None:
@@ -194,7 +195,8 @@ def _together(found: "list[Wanted | None]") -> Wanted | None:
     wanted = [one for one in found if one is not None]
     if not wanted:
         return None
-    return Wanted(together(one.draws for one in wanted), any(one.variables for one in wanted))
+    holding = dict.fromkeys(each for one in wanted for each in one.variables)
+    return Wanted(together(one.draws for one in wanted), tuple(holding))
 
 
 def _entry(eqn: JaxprEqn, entries: "collections.Counter[str]") -> str:
