@@ -9,6 +9,7 @@ imported by the doors that need them, when they are called.
 """
 
 import importlib
+import reprlib
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -230,7 +231,7 @@ def _door(target: Any, verb: str) -> Any:
             return importlib.import_module(f"qjax.{name}")
     if not callable(target) or isinstance(target, type):
         raise TypeError(
-            f"`{verb}` takes a module of flax.linen or flax.nnx, or a function, but {target!r} of "
-            f"type {type(target).__name__} came."
+            f"`{verb}` takes a module of flax.linen or flax.nnx, or a function, but "
+            f"{reprlib.repr(target)[:80]} of type {type(target).__name__} came."
         )
     return importlib.import_module("qjax.functions")

@@ -61,7 +61,8 @@ def _plans(leaves: Sequence[Any], uses: Uses, key: Key | None) -> tuple[dict[int
     """How leaves are packed, by their numbers, and what stands against it for the others."""
     plans: dict[int, Plan] = {}
     problems = [
-        f"{known.path or '(top)'} ({known.op}): {_why_computed(known, side)}"
+        f"{known.path or '(top)'} ({known.op} of {known.shapes[0]} and {known.shapes[1]}): "
+        f"{_why_computed(known, side)}"
         for known, side in uses.computed
     ]
     for n, (path, leaf) in enumerate(leaves):

@@ -213,6 +213,9 @@ def test_wrong_targets_and_recipes_are_refused():
         qjax.quantize(MLP())
     with pytest.raises(TypeError, match=r"flax.linen or flax.nnx, or a function, but 3"):
         qjax.quantize(3, "mxfp8")
+    with pytest.raises(TypeError, match=r"of type dict came") as caught:
+        qjax.quantize(VARIABLES, "mxfp8")
+    assert len(str(caught.value)) < 200  # Variables may be gigabytes.
 
 
 class Parts(nn.Module):
