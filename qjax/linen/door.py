@@ -53,6 +53,10 @@ def quantize_instance(module: nn.Module, recipe: Recipe, *, diagnostics: bool = 
     method of the float class called as a function of a bound module, `Model.method(bound, x)`,
     is the float one.
 
+    Flax traces a class with a method under `nn.jit` once for all its modules in a model that have
+    the same fields and inputs: rules that tell such modules apart by their paths hold as for the
+    first one, under whose path the report lists them all.
+
     Raises:
       ValueError: If `module` is bound to variables.
     """
