@@ -31,17 +31,20 @@ def save(path: str | os.PathLike[str], variables: PyTree) -> None:
 
     Args:
       path: A name that ends in ".safetensors", or a folder for Orbax, which must be new.
-      variables: Arrays and QTensors in a pytree.
+      variables: Arrays, keys of random numbers and QTensors in a pytree.
     """
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {}
+    keys: dict[str, str] = {}  # Such as those of an nnx module's streams: how each is drawn from.
     for place, leaf in jax.tree.leaves_with_path(variables, is_leaf=is_stored):
         name = name_of(place)
         if is_stored(leaf):
             facts[name] = qtensor.describe(name, leaf, arrays)
-        else:
-            arrays[name] = np.asarray(leaf)
-    about = json.dumps({"version": VERSION, "tensors": facts})
+            continue
+        if _is_key(leaf):
+            keys[name], leaf = str(jax.random.key_impl(leaf)), jax.random.key_data(leaf)
+        arrays[name] = np.asarray(leaf)
+    about = json.dumps({"version": VERSION, "tensors": facts, "keys": keys})
     _WRITERS[_is_file(path)](pathlib.Path(path), arrays, about)
 
 
@@ -68,7 +71,13 @@ def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
     inner = {part for name, fact in packed.items() for part in _parts(name, fact)}
     found = {name: jnp.asarray(x) for name, x in arrays.items() if name not in inner}
     found |= {name: qtensor.restore(name, fact, arrays, path) for name, fact in packed.items()}
+    for name, kind in facts.get("keys", {}).items():
+        found[name] = jax.random.wrap_key_data(found[name], impl=kind)
     return _nested(found) if like is None else _matched(found, like, path)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _parts(name: str, fact: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,18 @@ def test_what_is_saved_comes_back(place, recipe):
         assert [x.dtype for x in jax.tree.leaves(back)] == [x.dtype for x in jax.tree.leaves(saved)]
     abstract = jax.eval_shape(lambda v: qjax.pack(v, recipe, model=Model(), inputs=(X,)), VARIABLES)
     jax.tree.map(np.testing.assert_array_equal, load(place, like=abstract), saved)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_keys_of_streams_come_back_as_keys(place, impl):
+    kept = {"dropout": jax.random.key(3, impl=impl), "w": jnp.ones(2), "old": jax.random.PRNGKey(0)}
+    save(place, kept)
+    chex.assert_trees_all_equal_shapes_and_dtypes(load(place), kept)
+    found = load(place, like=kept)["dropout"]
+    assert jnp.array_equal(jax.random.bits(found), jax.random.bits(kept["dropout"]))
+    other = {**kept, "dropout": jnp.zeros(2, jnp.uint32)}
+    with pytest.raises(ValueError, match=r"dropout: key<\w+> scalar in the file, uint32 2 here"):
+        load(place, like=other)
 
 
 def test_the_file_takes_the_bits_of_the_type(tmp_path):
