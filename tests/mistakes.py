@@ -210,6 +210,13 @@ MUTANTS = [
         "tests/contraction/test_transforms.py -k explicit",
     ),
     (
+        "sums and differences of a transform change places",
+        "qjax/contraction/transforms.py",
+        "x - parts[i] if i & bit else x + parts[i | bit]",
+        "x + parts[i | bit] if i & bit else x - parts[i | bit]",
+        "tests/contraction/test_transforms.py -k sylvester",
+    ),
+    (
         "subnormal inputs of a scale are read as if normal",
         "qjax/casting/_relative.py",
         "    return jnp.minimum(subnormal, ",

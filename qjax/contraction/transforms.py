@@ -19,9 +19,7 @@ from jax.core import Tracer
 
 from qjax._typing import Array
 
-# Blocks up to this size are one sum for each element; larger ones are taken in factors of `FACTOR`,
-# whose sums are short where their terms lie far apart.
-WHOLE = 32
+# Blocks are transformed in factors of this size, each in one pass over memory.
 FACTOR = 4
 
 
@@ -167,23 +165,22 @@ def walsh_hadamard(x: Array, axis: int = -1) -> Array:
     shape, axis, stride = x.shape, range(x.ndim)[axis], 1
     n, after = shape[axis], shape[axis + 1 :]
     while stride < n:
-        factor = n if n <= WHOLE else min(FACTOR, n // stride)
-        parts = x.reshape(*shape[:axis], n // (stride * factor), factor, stride, *after)
-        matrix = _sylvester(factor).reshape(factor, factor, *(1 for _ in (stride, *after)))
-        terms = [
-            jax.lax.slice_in_dim(parts, i, i + 1, axis=axis + 1) * jnp.asarray(matrix[i], x.dtype)
-            for i in range(factor)
-        ]
-        x = functools.reduce(jnp.add, terms).reshape(shape)
+        factor = min(FACTOR, n // stride)
+        x = x.reshape(*shape[:axis], n // (stride * factor), factor, stride, *after)
+        parts = [jax.lax.slice_in_dim(x, i, i + 1, axis=axis + 1) for i in range(factor)]
+        x = jnp.concatenate(_butterfly(parts), axis + 1).reshape(shape)
         stride *= factor
     return x
 
 
-@functools.lru_cache(maxsize=8)
-def _sylvester(n: int) -> np.ndarray:
-    # The sign of an entry is the parity of the bits that its row and column have in common.
-    index = np.arange(n)
-    return np.array([[1.0 - 2.0 * (bin(i & j).count("1") % 2) for j in index] for i in index])
+def _butterfly(parts: list[Array]) -> list[Array]:
+    """The transform of a list, whose length is a power of two: two parts at a time."""
+    bit = 1
+    while bit < len(parts):
+        low = [parts[i & ~bit] for i in range(len(parts))]
+        parts = [x - parts[i] if i & bit else x + parts[i | bit] for i, x in enumerate(low)]
+        bit *= 2
+    return parts
 
 
 @jax.tree_util.register_dataclass
