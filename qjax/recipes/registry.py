@@ -32,11 +32,12 @@ class Method:
 
 
 # Where a language model or classifier turns features into logits. Kept in high precision
-# by default: the published recipes for training exempt the last layer and embeddings. The
-# layer may stand in a module of such a name; what lies deeper is a network of its own.
+# by default: the published recipes for training exempt the last layer and embeddings, whose
+# tables make logits where they are tied. The layer may stand in a module of such a name; what
+# lies deeper is a network of its own.
 LOGITS = Rule(
     r"(.*/)?(lm_head|head|logits|logits?_?dense|output_head|output_layer|classifier|unembed\w*|"
-    r"decoder_logits|embed\w*|\w+_embed|Embed_\d+)(/[^/]+)?",
+    r"decoder_logits|embed\w*|\w+_embed(ding)?s?|wte|Embed_\d+)(/[^/]+)?",
     Policy(),
     name="logits and embeddings",
     optional=True,

@@ -183,6 +183,11 @@ def test_streams_of_other_names_can_be_given():
         ("lm_head", True),
         ("head/Dense_0", True),
         ("embed_tokens", True),
+        # Tables that make logits too, as examples of Flax, BERT and GPT-2 name them.
+        ("shared_embedding", True),
+        ("transformer/word_embeddings", True),
+        ("transformer/wte", True),
+        ("time_embedding/mlp/Dense_0", False),
         ("classifier", True),
         # A classifier with attention and a network of its own inside.
         ("classifier/attention/keys", False),
