@@ -210,6 +210,13 @@ MUTANTS = [
         "tests/contraction/test_transforms.py -k explicit",
     ),
     (
+        "exponents of scales go one beyond the last",
+        "qjax/quantizer/_scales.py",
+        "exponent, np.int32(top))",
+        "exponent, np.int32(top + 1))",
+        "tests/test_calibration.py -k end_where",
+    ),
+    (
         "sums and differences of a transform change places",
         "qjax/contraction/transforms.py",
         "x - parts[i] if i & bit else x + parts[i | bit]",
@@ -282,8 +289,8 @@ MUTANTS = [
     (
         "the second level of a scale is rounded down",
         "qjax/quantizer/_levels.py",
-        "wanted = amax * inner.spread(encode * reciprocal(format.max))",
-        "wanted = 0.9 * amax * inner.spread(encode * reciprocal(format.max))",
+        "wanted = amax * _spread(",
+        "wanted = 0.9 * amax * _spread(",
         "tests/test_calibration.py -k nvfp4_follows",
     ),
     (

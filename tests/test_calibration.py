@@ -1,5 +1,7 @@
 """Scale rules, bounds that clip or remember, zero points and scales of scales."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,25 @@ def test_rules_hold_for_maxima_below_the_smallest_normal_number(name, rule):
     bound = formats.extended(jnp.asarray(sizes))
     wanted = calibration.exponent_of(bound, qtypes.parse(name).format, rule)
     assert np.array_equal(got, np.maximum(wanted, -127))
+
+
+@pytest.mark.parametrize("bits", [4, 5])
+def test_exponents_of_scales_end_where_their_format_does(bits):
+    scale = formats.PowerOfTwo(bits)
+    least, top = scale.min_exponent, scale.top_exponent
+    quantizer = Quantizer(
+        dataclasses.replace(qtypes.parse("mxfp4"), scale=qtypes.QType(scale)), scale="floor"
+    )
+    power = np.arange(least - 3, top + 6)
+    x = np.zeros((power.size, 32), np.float32)
+    x[:, 0] = 2.0**power
+    exponent = np.clip(power - 2, least, top)  # FP4 ends in the binade of 4
+    units = np.minimum(2.0 ** (power - exponent), 6.0)
+    wanted = np.where(units <= 0.25, 0.0, units) * 2.0**exponent
+    stored = quantizer.encode(x)
+    np.testing.assert_array_equal(stored.scale.decode().ravel(), 2.0**exponent)
+    np.testing.assert_array_equal(stored.decode()[:, 0], wanted)
+    np.testing.assert_array_equal(quantizer.cast(x)[:, 0], wanted)
 
 
 def test_even_rounds_the_maximum_to_the_mantissa_first():
