@@ -44,6 +44,14 @@ class QuantizedFunction:
     `jax.jit(qjax.quantize(f, recipe))`.
     Where the function differentiates inside, quantize what is differentiated instead.
 
+    Rules see the paths that `jax.named_scope` writes. Linen modules write theirs, below the name
+    of the class that is applied: "MLP/up". Float nnx modules write none: each of their contractions
+    has the path "", where no rule by path matches, the exemption of logits of a named recipe
+    included. Give such a module to its own door first, `qjax.quantize(module, recipe)`, and apply
+    the result inside; its paths are kept. Or put `with jax.named_scope("lm_head"):` around calls.
+    The report shows every path. A rule that matches nothing is listed there, and raises where
+    `strict`, unless it is `optional`, as exemptions of named recipes are.
+
     Where operands learn or remember, their values are one more argument: `quant = f.init(*args)`
     makes them, `f(*args, quant=quant)` uses them, and `f.advance(*args, quant=quant)` gives the
     next states beside the result. They are dictionaries by collection: train `quant["params"]`

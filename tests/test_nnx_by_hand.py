@@ -1,5 +1,6 @@
 """What nnx modules contract by their own code: reported at its path, and covered in two ways."""
 
+import contextlib
 import pickle
 import warnings
 
@@ -83,6 +84,37 @@ def test_the_function_that_applies_a_module_covers_all_of_it():
     expected = nnx.value_and_grad(lambda m: jnp.cos(m(X)).sum())(own)
     chex.assert_trees_all_equal(value, expected[0])
     assert jnp.array_equal(grads["experts"]["w"][...], expected[1]["experts"]["w"][...])
+
+
+class Classifier(nnx.Module):
+    def __init__(self, scoped=False):
+        self.scoped = scoped
+        self.up = nnx.Linear(32, 32, rngs=nnx.Rngs(0))
+        self.lm_head = nnx.Linear(32, 8, rngs=nnx.Rngs(1))
+
+    def __call__(self, x):
+        x = self.up(x)
+        with jax.named_scope("lm_head") if self.scoped else contextlib.nullcontext():
+            return self.lm_head(x)
+
+
+@pytest.mark.parametrize("way", ["named scope", "door of its own", "neither"])
+def test_paths_of_a_module_in_a_function_are_those_of_its_own_door_or_of_scopes(way):
+    module = Classifier(scoped=way == "named scope")
+    expected = qjax.quantize(module, "mxfp8")
+    graph, state = nnx.split(expected if way == "door of its own" else module)
+    apply = lambda state, x: nnx.merge(graph, state)(x)  # noqa: E731
+    exempt = {"named scope": ["", "lm_head"], "door of its own": ["up", "lm_head"]}
+    function = qjax.quantize(apply, "mxfp8", weights=0)
+    report = qjax.report(function, state, X)
+    assert [row.path for row in report.rows] == exempt.get(way, ["", ""])
+    assert [row.quantized for row in report.rows] == [True, way == "neither"]
+    assert jnp.array_equal(function(state, X), expected(X)) == (way != "neither")
+    # A rule of one's own that matches nothing is told: listed, and raised where asked.
+    own = qjax.Recipe([qjax.Rule("lm_head", qjax.Policy()), qjax.Rule(".*", MXFP8)])
+    if way == "neither":
+        with pytest.raises(ValueError, match="'lm_head', but no contraction matched"):
+            qjax.report(qjax.quantize(apply, own, weights=0), state, X, strict=True)
 
 
 def test_modules_stay_what_they_are():
