@@ -133,6 +133,8 @@ def _over_rows(size: Array, axes: tuple[int, ...]) -> Array:
     if group == 1 or max(axes) - first >= len(axes):
         return _over(size, axes)
     split = (*size.shape[:first], rows // group, group, *size.shape[max(axes) + 1 :])
+    if len(axes) > 1 and split != size.shape and any(jax.typeof(size).sharding.spec):
+        return _over(size, axes)  # Beside an axis that an explicit mesh splits none are regrouped.
     groups = jax.lax.optimization_barrier(jax.lax.reduce_max(size.reshape(split), (first + 1,)))
     return jax.lax.expand_dims(jax.lax.reduce_max(groups, (first,)), axes)
 

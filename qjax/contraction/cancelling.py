@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from qjax import tiling
 from qjax._typing import Array, DTypeLike
 from qjax.contraction.axes import Paired
 from qjax.contraction.transforms import Transform
@@ -111,7 +112,11 @@ def along(axes: tuple[int, ...], groups: int, x: Array, function: Any) -> Array:
       groups: Parts of the flattened axis that are mapped each on their own.
       x: Array.
       function: `(array, axis) -> array`; it keeps shapes.
+
+    Raises:
+      ValueError: If an explicit mesh splits an axis, other than the first, that is flattened.
     """
+    tiling.check_flattened(x, axes, "Values of a transform")
     start, stop = (axes[0], axes[0] + len(axes)) if axes else (0, 0)
     if axes and axes == tuple(range(start, stop)):
         # Neighbours are flattened where they lie: to turn them would copy twice.
@@ -130,6 +135,7 @@ def _order(axes: tuple[int, ...], x: Array) -> list[int]:
 
 def _front(axes: tuple[int, ...], groups: int, x: Array) -> Array:
     """`x` with `axes` flattened to the last axis, one of each group."""
+    tiling.check_flattened(x, axes, "Values of a transform")
     order = _order(axes, x)
     n = math.prod(x.shape[i] for i in axes)
     kept = [x.shape[i] for i in order[: x.ndim - len(axes)]]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from qjax import tiling
 from qjax._typing import Array
 
 # Blocks are transformed in factors of this size, each in one pass over memory.
@@ -108,7 +109,11 @@ class Hadamard(Transform):
         return self.mapped(1, x, measured, x.ndim - 1)
 
     def mapped(self, side: int, x: Array, measured: Any, axis: int) -> Array:
-        """The transform along any axis, which stays where it lies."""
+        """The transform along any axis, which stays where it lies.
+
+        Raises:
+          ValueError: If an explicit mesh cuts blocks.
+        """
         del measured
         power = 0.5 if self.orthonormal else float(side)
         n = x.shape[axis]
@@ -117,6 +122,8 @@ class Hadamard(Transform):
         while start < n:
             size = min(block, 1 << ((n - start).bit_length() - 1))
             stop = n - (n - start) % size
+            if (stop - start) // size % tiling.shards(x, axis):
+                raise tiling.blocks_cut(x, axis, size, "Blocks of `Hadamard`")
             part = jax.lax.slice_in_dim(x, start, stop, axis=axis)
             parts.append(self._blocks(part, size, power, axis))
             start = stop

@@ -9,4 +9,7 @@ divide into tiles one by one) and joins it again.
 from qjax.tiling._layout import Layout as Layout
 from qjax.tiling._resolve import normalize as normalize
 from qjax.tiling._resolve import resolve as resolve
+from qjax.tiling._shards import blocks_cut as blocks_cut
+from qjax.tiling._shards import check_flattened as check_flattened
+from qjax.tiling._shards import shards as shards
 from qjax.tiling._tile import Tile as Tile
