@@ -2,12 +2,15 @@
 
 import functools
 import threading
+import warnings
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from flax import nnx
 
 import qjax
 from qjax.recipes.matching import UnmatchedRuleWarning
@@ -126,6 +129,25 @@ def test_a_rule_that_matches_nothing_is_told():
     recipe = qjax.Recipe((qjax.Rule("hiden", policy), qjax.Rule(".*", policy)))
     with pytest.warns(UnmatchedRuleWarning, match="'hiden'"):
         qjax.quantize(mlp, recipe)(PARAMS, X)
+
+
+@pytest.mark.parametrize("door", ["function", "linen", "nnx"])
+def test_an_exemption_that_matches_nothing_is_told_where_something_is_quantized(door):
+    def run(*rules):
+        recipe = qjax.Recipe(rules)
+        if door == "function":
+            return qjax.quantize(mlp, recipe)(PARAMS, X)
+        if door == "nnx":
+            return qjax.quantize(nnx.Linear(64, 4, rngs=nnx.Rngs(0)), recipe)(X)
+        return qjax.quantize(nn.Dense(4), recipe).init(jax.random.key(0), X)
+
+    low = qjax.Rule(".*", qjax.Policy.all(qjax.Quantizer("mxfp8")))
+    with pytest.warns(UnmatchedRuleWarning, match="'haed'"):
+        run(qjax.Rule("haed", qjax.Policy()), low)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(qjax.Rule("haed", qjax.Policy(), optional=True), low)
+        run(qjax.Rule("haed", qjax.Policy()), qjax.Rule(".*", qjax.Policy()))
 
 
 def test_the_original_function_stays_as_it_is():

@@ -50,15 +50,16 @@ class Matching:
         return None if match[1].policy.is_identity else match[1]
 
     def tell(self, *, stacklevel: int = 3) -> None:
-        """Tells that a rule which quantizes something has matched nothing.
+        """Tells that a rule has matched nothing, be it one that exempts what others quantize.
 
         Raises:
           ValueError: If no rule at all has matched. Otherwise an `UnmatchedRuleWarning` is
             given for each rule.
         """
+        quantizes = any(not self.recipe.rules[n].policy.is_identity for n in self.used)
         for n, rule in self.recipe.unmatched(self.used) if not _listing.get() else ():
-            if rule.policy.is_identity:
-                continue  # Nothing was to be quantized, so nothing is missing.
+            if rule.policy.is_identity and not quantizes:
+                continue  # Nothing is quantized, so that there is nothing to exempt.
             message = unmatched_message(self.recipe, n, rule, list(self.paths))
             if not self.used:
                 raise ValueError(message)
