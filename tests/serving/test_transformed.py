@@ -163,5 +163,7 @@ def test_packed_weights_stand_beside_activations_that_learn_or_remember(transfor
 
 def test_a_weight_that_is_trained_is_said_to_be_the_reason():
     started = qjax.quantize(DENSE, "lsq4").init(KEY, X)
-    with pytest.raises(ValueError, match=r"layers_0 \(dot_general\): LSQ\(.* more of its weight"):
+    with pytest.raises(
+        ValueError, match=r"layers_0 \(dot_general of .*\): LSQ\(.* more of its weight"
+    ):
         qjax.pack(started, "lsq4", model=DENSE, inputs=(X,))
