@@ -116,10 +116,10 @@ def along(axes: tuple[int, ...], groups: int, x: Array, function: Any) -> Array:
     Raises:
       ValueError: If an explicit mesh splits an axis, other than the first, that is flattened.
     """
-    tiling.check_flattened(x, axes, "Values of a transform")
     start, stop = (axes[0], axes[0] + len(axes)) if axes else (0, 0)
     if axes and axes == tuple(range(start, stop)):
         # Neighbours are flattened where they lie: to turn them would copy twice.
+        tiling.check_flattened(x, axes, "Values of a transform")
         n = math.prod(x.shape[start:stop])
         each = [groups, n // groups] if groups > 1 else [n]
         flat = x.reshape(*x.shape[:start], *each, *x.shape[stop:])

@@ -49,7 +49,7 @@ class Quantization:
 
     recipe: Recipe
     diagnose: bool
-    alike: "Alike"
+    alike: Alike
     parts: dict[tuple[type, Path], type] = dataclasses.field(default_factory=dict)
 
 

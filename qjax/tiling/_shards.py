@@ -86,15 +86,12 @@ def _advice(x: Array, axis: int) -> str:
 
 
 def taken_apart(x: Array, parts: Parts) -> Array:
-    """Returns `x` with every axis split into its parts, in one reshape where JAX has one."""
-    sizes = [n for part in parts for n in part]
+    """Returns `x` with every axis split into its parts."""
     if not _is_split(x):
-        return x.reshape(sizes)
-    try:
-        return x.reshape(sizes)
-    except Exception:  # JAX has no public name for what a reshape of split axes raises.
-        for axis in reversed(range(len(parts))):
-            x = x.reshape(*x.shape[:axis], *parts[axis], *x.shape[axis + 1 :])
+        return x.reshape([n for part in parts for n in part])
+    # JAX splits one axis at a time beside axes that a mesh splits.
+    for axis in reversed(range(len(parts))):
+        x = x.reshape(*x.shape[:axis], *parts[axis], *x.shape[axis + 1 :])
     return x
 
 
@@ -103,11 +100,8 @@ def put_together(x: Array, parts: Parts) -> Array:
     whole = [math.prod(part) for part in parts]
     if not _is_split(x):
         return x.reshape(whole)
-    try:
-        return x.reshape(whole)
-    except Exception:  # As above: one axis after the other.
-        for axis, part in enumerate(parts):
-            x = x.reshape(*x.shape[:axis], whole[axis], *x.shape[axis + len(part) :])
+    for axis, part in enumerate(parts):
+        x = x.reshape(*x.shape[:axis], whole[axis], *x.shape[axis + len(part) :])
     return x
 
 
